@@ -1,0 +1,35 @@
+"""What the command-line verbs share: the common arguments, exit codes, one-sentence errors."""
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable
+
+from cliff_ms.errors import InputError
+from cliff_ms.runtime import DEVICE_TARGETS
+
+
+def add_device_argument(parser: argparse.ArgumentParser) -> None:
+    """Add `--device_target` to a verb."""
+    parser.add_argument(
+        "--device_target",
+        default="auto",
+        choices=DEVICE_TARGETS,
+        help="auto takes Ascend, then GPU, then CPU, and prints which; a device asked for by name is never replaced",
+    )
+
+
+def run(main: Callable[[], int | None]) -> None:
+    """Run a verb and leave with its exit code.
+
+    0 for success, 1 for a failure, 2 for bad input (argparse uses the same), 130 when interrupted.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    try:
+        code = main() or 0
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201  the verbs' one place for it
+        code = 2
+    except KeyboardInterrupt:
+        code = 130
+    sys.exit(code)
