@@ -1,0 +1,47 @@
+"""Joint sets as lists of names; every index map is derived from the names."""
+
+SMPL24 = (
+    "pelvis", "left_hip", "right_hip", "spine1", "left_knee", "right_knee", "spine2", "left_ankle", "right_ankle",
+    "spine3", "left_foot", "right_foot", "neck", "left_collar", "right_collar", "head", "left_shoulder",
+    "right_shoulder", "left_elbow", "right_elbow", "left_wrist", "right_wrist", "left_hand", "right_hand",
+)  # fmt: skip
+# Single vertices of the surface, in smplx's order.
+EXTRA21 = (
+    "nose", "right_eye", "left_eye", "right_ear", "left_ear", "left_big_toe", "left_small_toe", "left_heel",
+    "right_big_toe", "right_small_toe", "right_heel", "left_thumb", "left_index", "left_middle", "left_ring",
+    "left_pinky", "right_thumb", "right_index", "right_middle", "right_ring", "right_pinky",
+)  # fmt: skip
+SMPL45 = SMPL24 + EXTRA21
+# Rows of SPIN's J_regressor_extra.
+LSP_EXTRA9 = (
+    "right_hip_lsp", "left_hip_lsp", "neck_lsp", "head_top_lsp", "pelvis_mpii", "thorax_mpii", "spine_h36m",
+    "jaw_h36m", "head_h36m",
+)  # fmt: skip
+# Rows of the common J_regressor_h36m: the left leg comes first, unlike in the data set's own order.
+H36M17 = (
+    "pelvis", "left_hip", "left_knee", "left_ankle", "right_hip", "right_knee", "right_ankle", "spine", "neck", "jaw",
+    "head_top", "left_shoulder", "left_elbow", "left_wrist", "right_shoulder", "right_elbow", "right_wrist",
+)  # fmt: skip
+COCO17 = (
+    "nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder", "left_elbow",
+    "right_elbow", "left_wrist", "right_wrist", "left_hip", "right_hip", "left_knee", "right_knee", "left_ankle",
+    "right_ankle",
+)  # fmt: skip
+# OpenPose's BODY_25.
+OPENPOSE25 = (
+    "nose", "neck", "right_shoulder", "right_elbow", "right_wrist", "left_shoulder", "left_elbow", "left_wrist",
+    "pelvis", "right_hip", "right_knee", "right_ankle", "left_hip", "left_knee", "left_ankle", "right_eye", "left_eye",
+    "right_ear", "left_ear", "left_big_toe", "left_small_toe", "left_heel", "right_big_toe", "right_small_toe",
+    "right_heel",
+)  # fmt: skip
+
+# What a keypoint model can read.
+JOINT_SETS = {"coco17": COCO17, "openpose25": OPENPOSE25}
+# The regressors that a body file may carry: rows of J_regressor_<name>.
+REGRESSOR_JOINTS = {"h36m": H36M17, "extra": LSP_EXTRA9, "coco": COCO17}
+
+
+def flip_permutation(names: tuple[str, ...]) -> list[int]:
+    """Index of each joint's mirror image: `joints[flip_permutation(names)]` swaps left and right."""
+    swapped = {"left": "right", "right": "left"}
+    return [names.index("_".join(swapped.get(part, part) for part in name.split("_"))) for name in names]
