@@ -10,6 +10,7 @@ from cliff_ms.errors import InputError
 
 ENCODER_NAMES = ("res18", "res50", "hr48", "keypoints")
 BBOX_NORMS = ("eq5", "released")
+CROP_STYLES = ("affine", "rounded")
 JOINT_SETS = ("coco17", "openpose25")
 
 
@@ -20,6 +21,7 @@ class ModelConfig:
     Attributes:
         encoder: 'res18', 'res50', 'hr48' (pixels in) or 'keypoints' (2D keypoints in).
         crop_hw: Height and width in px of the crop that an image encoder reads.
+        crop_style: 'affine' is one sub-pixel warp; 'rounded' cuts along whole pixels first, as the authors' code does.
         bbox_norm: 'eq5' is Eq. (5) as printed; 'released' are the constants of the authors' published weights.
         location_input: Feed bbox_info to the regressor (CI in Table 2).
         full_frame_loss: The reprojection loss was, or is to be, computed in the full frame (CS in Table 2).
@@ -29,6 +31,7 @@ class ModelConfig:
 
     encoder: str = "res50"
     crop_hw: tuple[int, int] = (256, 192)
+    crop_style: str = "affine"
     bbox_norm: str = "eq5"
     location_input: bool = True
     full_frame_loss: bool = True
@@ -37,6 +40,7 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         _check_choice("model.encoder", self.encoder, ENCODER_NAMES)
+        _check_choice("model.crop_style", self.crop_style, CROP_STYLES)
         _check_choice("model.bbox_norm", self.bbox_norm, BBOX_NORMS)
         _check_choice("model.joint_set", self.joint_set, JOINT_SETS)
         if min(self.crop_hw) < 32:

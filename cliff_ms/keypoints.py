@@ -1,5 +1,7 @@
 """Joint sets as lists of names; every index map is derived from the names."""
 
+import numpy as np
+
 SMPL24 = (
     "pelvis", "left_hip", "right_hip", "spine1", "left_knee", "right_knee", "spine2", "left_ankle", "right_ankle",
     "spine3", "left_foot", "right_foot", "neck", "left_collar", "right_collar", "head", "left_shoulder",
@@ -45,3 +47,21 @@ def flip_permutation(names: tuple[str, ...]) -> list[int]:
     """Index of each joint's mirror image: `joints[flip_permutation(names)]` swaps left and right."""
     swapped = {"left": "right", "right": "left"}
     return [names.index("_".join(swapped.get(part, part) for part in name.split("_"))) for name in names]
+
+
+def convert_keypoints(keypoints: np.ndarray, source: str, target: str) -> np.ndarray:
+    """The same keypoints in another joint set; a joint that the source does not have is missing (all zero).
+
+    Args:
+        keypoints: (P, K, 3), x, y and confidence.
+        source: Their joint set, a key of JOINT_SETS.
+        target: The joint set wanted.
+
+    Returns:
+        (P, K', 3).
+    """
+    converted = np.zeros((len(keypoints), len(JOINT_SETS[target]), 3), keypoints.dtype)
+    for index, name in enumerate(JOINT_SETS[target]):
+        if name in JOINT_SETS[source]:
+            converted[:, index] = keypoints[:, JOINT_SETS[source].index(name)]
+    return converted

@@ -28,7 +28,7 @@ def rot6d_to_rotmat(pose6d: Tensor) -> Tensor:
     x1, y1, z1 = b1[:, 0:1], b1[:, 1:2], b1[:, 2:3]
     x2, y2, z2 = b2[:, 0:1], b2[:, 1:2], b2[:, 2:3]
     b3 = ops.cat((y1 * z2 - z1 * y2, z1 * x2 - x1 * z2, x1 * y2 - y1 * x2), -1)
-    return ops.stack((b1, b2, b3), -1).reshape(pose6d.shape[0], -1, 3, 3)
+    return ops.stack((b1, b2, b3), -1).reshape(-1, pose6d.shape[1] // 6, 3, 3)
 
 
 def axis_angle_to_rotmat(axis_angle: Tensor) -> Tensor:

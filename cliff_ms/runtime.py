@@ -48,3 +48,10 @@ def setup_device(device_target: str = "auto") -> str:
     ms.set_context(mode=ms.GRAPH_MODE, jit_syntax_level=ms.STRICT)
     log.info("device: %s", device)
     return device
+
+
+def set_seed(seed: int) -> None:
+    """Fix MindSpore's and NumPy's global random state: initial weights, dropout."""
+    import mindspore as ms
+
+    ms.set_seed(seed)

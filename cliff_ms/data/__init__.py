@@ -1,0 +1,1 @@
+"""Data: crops, people found in images, annotations."""

@@ -1,0 +1,1 @@
+"""The network and the body: encoders, regressor, SMPL, CLIFF."""

@@ -1,0 +1,41 @@
+"""Joint sets: counts, mirror images, conversion by name."""
+
+import numpy as np
+import pytest
+
+from cliff_ms import keypoints as kp
+
+
+@pytest.mark.parametrize("names", [kp.SMPL24, kp.SMPL45, kp.LSP_EXTRA9, kp.H36M17, kp.COCO17, kp.OPENPOSE25])
+def test_names_are_unique_and_mirror_onto_themselves(names):
+    assert len(set(names)) == len(names)
+    flip = kp.flip_permutation(names)
+    assert [flip[i] for i in flip] == list(range(len(names)))
+
+
+def test_known_mirror_permutation():
+    """The published one of SMPL's joints."""
+    published = [0, 2, 1, 3, 5, 4, 6, 8, 7, 9, 11, 10, 12, 14, 13, 15, 17, 16, 19, 18, 21, 20, 23, 22]
+    assert kp.flip_permutation(kp.SMPL24) == published
+
+
+def test_h36m_regressor_has_the_left_leg_first():
+    published_h36m_to_lsp14 = [6, 5, 4, 1, 2, 3, 16, 15, 14, 11, 12, 13, 8, 10]
+    names = [kp.H36M17[i] for i in published_h36m_to_lsp14]
+    assert names[:6] == ["right_ankle", "right_knee", "right_hip", "left_hip", "left_knee", "left_ankle"]
+    assert names[6:] == [
+        "right_wrist", "right_elbow", "right_shoulder", "left_shoulder", "left_elbow", "left_wrist", "neck", "head_top",
+    ]  # fmt: skip
+
+
+def test_conversion_is_by_name_and_leaves_unknown_joints_missing():
+    openpose = np.random.default_rng(0).random((2, 25, 3)) + 0.1
+    coco = kp.convert_keypoints(openpose, "openpose25", "coco17")
+    assert (coco[:, :, 2] > 0).all()  # OpenPose has all of COCO's joints
+    np.testing.assert_array_equal(coco[:, kp.COCO17.index("left_ankle")], openpose[:, 14])
+    back = kp.convert_keypoints(coco, "coco17", "openpose25")
+    missing = [i for i, name in enumerate(kp.OPENPOSE25) if name not in kp.COCO17]
+    assert [kp.OPENPOSE25[i] for i in missing[:2]] == ["neck", "pelvis"]
+    assert not back[:, missing].any()
+    kept = [i for i in range(25) if i not in missing]
+    np.testing.assert_array_equal(back[:, kept], openpose[:, kept])
