@@ -1,0 +1,301 @@
+"""The people of each image, as the user gives them: boxes, keypoints or both.
+
+P is the number of people of an image, in the order of the file; rows are counted from 0. Boxes are x1, y1, x2, y2 in px
+of the full image.
+"""
+
+import logging
+import re
+import zipfile
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from cliff_ms.data.keypoint_files import ANY_IMAGE, KeypointPerson, read_people
+from cliff_ms.errors import InputError
+from cliff_ms.files import normalise_name, read_json, require_file
+from cliff_ms.keypoints import JOINT_SETS
+
+BOX_FORMATS = ("xyxy", "xywh")
+# A joint counts as seen above this confidence. OpenPose gives 0.3-0.9 to joints it sees, less to its guesses.
+MIN_CONFIDENCE = 0.2
+# One more than the points of a face (nose, eyes, ears): a box around a face is not a box around a person.
+MIN_JOINTS = 6
+# Joints end at the wrists, ankles and eyes, people do not. The authors' crop is 1.2 times the extent of ground-truth
+# keypoints but 1.1 times a detected box; with this box of a person, the latter rule gives the former crop.
+KEYPOINT_MARGIN = 1.2 / 1.1
+
+log = logging.getLogger("cliff_ms")
+
+
+@dataclass(frozen=True, eq=False)
+class Detections:
+    """The people of one image.
+
+    Attributes:
+        boxes: (P, 4) float64, x1, y1, x2, y2 in px of the full image.
+        scores: (P,) float64, 1 for a box that the user gave.
+        keypoints: (P, K, 3) float32, x and y in px of the full image and a confidence in 0-1 (0: missing, with x = y =
+            0); None where there are only boxes.
+        joint_set: The order of the K joints, a key of `keypoints.JOINT_SETS`; None without keypoints.
+    """
+
+    boxes: np.ndarray
+    scores: np.ndarray
+    keypoints: np.ndarray | None = None
+    joint_set: str | None = None
+
+
+def read_boxes(path: str | Path, box_format: str = "xyxy") -> dict[str, Detections]:
+    """Read the boxes of people.
+
+    Args:
+        path: JSON `{"photo.png": [[x1, y1, x2, y2], ...], ...}` in px, or npz with `imgname` (N,) and `boxes` (or
+            `bbox`) (N, 4), where the rows of an image are its people. An image may have no box: nobody is in it.
+        box_format: 'xyxy', or 'xywh' for the top left corner, width and height.
+
+    Returns:
+        Image name -> Detections; look an image up with `for_image`.
+
+    Raises:
+        InputError: If the file cannot be read, or a box is not four finite numbers in px with a positive size.
+    """
+    if box_format not in BOX_FORMATS:
+        raise ValueError(f"For 'read_boxes', 'box_format' must be one of {BOX_FORMATS}, but got '{box_format}'.")
+    path = require_file(path, "Boxes file")
+    rows_of = _boxes_of_npz(path) if path.suffix.lower() == ".npz" else _boxes_of_json(path)
+    people = {}
+    for image, rows in rows_of.items():
+        where = f"Boxes file '{path}', image '{image}'"
+        boxes = [_checked_box(row, box_format, f"{where}, row {k}") for k, row in enumerate(rows)]
+        people[image] = Detections(np.array(boxes, np.float64).reshape(-1, 4), np.ones(len(boxes)))
+    return people
+
+
+def read_keypoints(path: str | Path) -> dict[str, Detections]:
+    """Read the 2D keypoints of people; their boxes are drawn around them (`boxes_from_keypoints`).
+
+    A confidence above 1 (a visibility flag of 2) counts as 1. People with fewer than MIN_JOINTS joints above
+    MIN_CONFIDENCE are left out, with a warning: no box can be drawn around them. A person's score is the file's or,
+    without one, the mean confidence of the visible joints.
+
+    Args:
+        path: OpenPose JSON of one image (BODY_25), a folder of them (`<stem>_keypoints.json`, `<stem>_openpose.json` or
+            `<stem>.json`), COCO results (a list of `image_id` or `file_name`, `keypoints`, `score`) or COCO annotations
+            (`images` and `annotations`; crowds and people without a labelled joint are skipped).
+
+    Returns:
+        Image name, stem or 12-digit COCO id -> Detections; ANY_IMAGE for the OpenPose JSON of one image. Look an image
+        up with `for_image`.
+
+    Raises:
+        InputError: If the file cannot be read, is of no such kind, or holds keypoints that are not finite or not in px.
+    """
+    path = Path(path)
+    people_of, joint_set = read_people(path)
+    source = f"Keypoints {'folder' if path.is_dir() else 'file'} '{path}'"
+    if not people_of:
+        raise InputError(f"{source} holds no image.")
+    kept, left_out = {}, []
+    for image, people in people_of.items():
+        where = source if image == ANY_IMAGE else f"{source}, image '{image}'"
+        rows = [k for k, (joints, _) in enumerate(people) if (joints[:, 2] > MIN_CONFIDENCE).sum() >= MIN_JOINTS]
+        left_out += [f"{where}, row {k}" for k in range(len(people)) if k not in rows]
+        kept[image] = _from_keypoints(people, rows, joint_set, where)
+    if left_out:
+        first = left_out[0] + (", ..." if len(left_out) > 1 else "")
+        why = f"have fewer than {MIN_JOINTS} joints with a confidence above {MIN_CONFIDENCE} and are left out"
+        log.warning("%d people %s: %s", len(left_out), why, first)
+    return kept
+
+
+def for_image(people: dict[str, Detections], path: str | Path, source: str | Path) -> Detections:
+    """Look up the people of an image.
+
+    An entry names an image by its file name, by that and some of its folders ('train/a.jpg'), by its stem, or by its
+    COCO id, which ends the stem ('000000044474' for 'COCO_train2014_000000044474.jpg'). The most specific entry counts.
+
+    Args:
+        people: What `read_boxes` or `read_keypoints` returned.
+        path: The image.
+        source: The file that the people come from, for the message.
+
+    Returns:
+        Its people.
+
+    Raises:
+        InputError: If there is no entry for it.
+    """
+    if ANY_IMAGE in people:
+        return people[ANY_IMAGE]
+    parts = Path(path).absolute().parts
+    stem = Path(path).stem
+    coco_id = re.search(r"_(\d{12})$", stem)
+    for start in range(len(parts)):
+        for name in (parts[-1], stem, coco_id[1] if coco_id else stem):
+            key = Path(*parts[start:-1], name).as_posix()
+            if key in people:
+                return people[key]
+    names = ", ".join(f"'{name}'" for name in list(people)[:3]) + (", ..." if len(people) > 3 else "")
+    raise InputError(
+        f"'{source}' has no entry for image '{path}': it is for other images ({names or 'none'}); name the "
+        "entries like the image files."
+    )
+
+
+def pair(boxes: Detections, keypoints: Detections, where: str) -> Detections:
+    """Put the boxes of an image and the keypoints of the same people together, row by row.
+
+    Args:
+        boxes: The people, from `read_boxes`.
+        keypoints: The same people in the same order, from `read_keypoints`.
+        where: The image, for the message.
+
+    Returns:
+        The given boxes with the keypoints.
+
+    Raises:
+        InputError: If the counts differ, or no visible joint of a row lies in its box (another order).
+    """
+    if len(boxes.boxes) != len(keypoints.boxes):
+        raise InputError(
+            f"{where}: {len(boxes.boxes)} boxes but keypoints of {len(keypoints.boxes)} people (those with fewer than "
+            f"{MIN_JOINTS} visible joints are left out): one row of each per person was expected, in the same order."
+        )
+    for k, (box, joints) in enumerate(zip(boxes.boxes, keypoints.keypoints, strict=True)):
+        xy = joints[joints[:, 2] > MIN_CONFIDENCE, :2]
+        if not ((xy >= box[:2]) & (xy <= box[2:])).all(axis=1).any():
+            raise InputError(
+                f"{where}, row {k}: no visible joint lies in the box {box.tolist()}; the people must be in the same "
+                "order in the boxes file and in the keypoints file."
+            )
+    return Detections(boxes.boxes, boxes.scores, keypoints.keypoints, keypoints.joint_set)
+
+
+def boxes_from_keypoints(
+    keypoints: np.ndarray, where: str, rescale: float = KEYPOINT_MARGIN, min_confidence: float = MIN_CONFIDENCE
+) -> np.ndarray:
+    """Draw a box around the visible joints of each person.
+
+    Args:
+        keypoints: (P, K, 3), x and y in px and confidence.
+        where: The file and image, for the message.
+        rescale: Factor of width and height about the centre.
+        min_confidence: A joint is visible above it.
+
+    Returns:
+        (P, 4) float64 x1, y1, x2, y2 in px; it may reach beyond the image.
+
+    Raises:
+        InputError: If a person has fewer than MIN_JOINTS visible joints, or they span no area in px.
+    """
+    boxes = [box_around(joints, f"{where}, row {k}", rescale, min_confidence) for k, joints in enumerate(keypoints)]
+    return np.array(boxes, np.float64).reshape(-1, 4)
+
+
+def box_around(
+    joints: np.ndarray, where: str, rescale: float = KEYPOINT_MARGIN, min_confidence: float = MIN_CONFIDENCE
+) -> np.ndarray:
+    """Draw the box of one person: as `boxes_from_keypoints`, (K, 3) -> (4,), where `where` names the row too."""
+    xy = joints[joints[:, 2] > min_confidence, :2].astype(np.float64)
+    if len(xy) < MIN_JOINTS:
+        raise InputError(
+            f"{where}: {len(xy)} joints have a confidence above {min_confidence}, at least {MIN_JOINTS} are needed to "
+            "draw a box; give one with --boxes."
+        )
+    low, high = xy.min(axis=0), xy.max(axis=0)
+    if (high - low).max() <= 2 or (high - low).min() <= 0:
+        raise InputError(
+            f"{where}: the joints span {(high - low).round(3).tolist()} px; keypoints are in px of the image "
+            "(OpenPose: --keypoint_scale 0)."
+        )
+    center, half = (low + high) / 2, (high - low) / 2 * rescale
+    return np.concatenate([center - half, center + half])
+
+
+def check_boxes_in_image(boxes: np.ndarray, img_hw: tuple[int, int], where: str) -> None:
+    """Refuse a box that lies wholly outside its image; partly outside is fine.
+
+    Args:
+        boxes: (P, 4) x1, y1, x2, y2 in px.
+        img_hw: Height and width of the image, px.
+        where: The file and image, for the message.
+
+    Raises:
+        InputError: If a box and the image share no area.
+    """
+    height, width = img_hw
+    for k, (x1, y1, x2, y2) in enumerate(np.asarray(boxes).tolist()):
+        if x2 <= 0 or y2 <= 0 or x1 >= width or y1 >= height:
+            raise InputError(
+                f"{where}, row {k}: the box {[x1, y1, x2, y2]} lies outside the image, which is {width} px wide and "
+                f"{height} px high; give boxes in px of this image."
+            )
+
+
+def _from_keypoints(people: list[KeypointPerson], rows: list[int], joint_set: str, where: str) -> Detections:
+    """Take the people of these rows."""
+    keypoints = np.array([people[k][0] for k in rows], np.float32).reshape(-1, len(JOINT_SETS[joint_set]), 3)
+    boxes = [box_around(people[k][0], f"{where}, row {k}") for k in rows]
+    scores = []
+    for k in rows:
+        joints, score = people[k]
+        scores.append(joints[joints[:, 2] > MIN_CONFIDENCE, 2].mean() if score is None else score)
+    return Detections(np.array(boxes).reshape(-1, 4), np.array(scores, np.float64), keypoints, joint_set)
+
+
+def _boxes_of_json(path: Path) -> dict[str, list]:
+    """Image name -> rows, not checked yet."""
+    data = read_json(path, "Boxes file", unique_keys=True)
+    if not isinstance(data, dict):
+        raise InputError(f"Boxes file '{path}' holds no object: " + 'expected {"photo.png": [[x1, y1, x2, y2]], ...}.')
+    rows_of = {}
+    for image, rows in data.items():
+        if not isinstance(rows, list):
+            raise InputError(f"Boxes file '{path}', image '{image}': expected a list of boxes [[x1, y1, x2, y2], ...].")
+        if normalise_name(image) in rows_of:
+            raise InputError(
+                f"Boxes file '{path}' holds image '{normalise_name(image)}' twice; put its rows into one list."
+            )
+        rows_of[normalise_name(image)] = rows
+    return rows_of
+
+
+def _boxes_of_npz(path: Path) -> dict[str, list]:
+    """Image name -> rows, not checked yet."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = dict(file)
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise InputError(f"Boxes file '{path}' is damaged or not an npz file of plain arrays.") from error
+    boxes = arrays.get("boxes", arrays.get("bbox"))
+    if "imgname" not in arrays or boxes is None:
+        raise InputError(
+            f"Boxes file '{path}' has the keys {sorted(arrays)}: expected 'imgname' and 'boxes' (or 'bbox')."
+        )
+    names = np.atleast_1d(arrays["imgname"]).astype(str).tolist()
+    if boxes.shape != (len(names), 4):
+        raise InputError(f"Boxes file '{path}': 'imgname' has {len(names)} rows, the boxes have shape {boxes.shape}.")
+    rows_of = defaultdict(list)
+    for name, row in zip(names, boxes.tolist(), strict=True):
+        rows_of[normalise_name(name)].append(row)
+    return rows_of
+
+
+def _checked_box(row: object, box_format: str, where: str) -> list[float]:
+    """Check one row and turn it into [x1, y1, x2, y2]."""
+    names = {"xyxy": "[x1, y1, x2, y2]", "xywh": "[x, y, width, height]"}[box_format]
+    numbers = isinstance(row, list) and len(row) == 4 and all(type(v) in (int, float) for v in row)
+    if not (numbers and all(abs(v) < 1e7 for v in row)):  # NaN and infinity fail it too
+        raise InputError(f"{where}: expected four finite numbers {names} in px, got {row}.")
+    x1, y1, x2, y2 = map(float, row)
+    if max(row) <= 1:
+        raise InputError(f"{where}: {row} looks like fractions of the image; boxes are in px.")
+    if box_format == "xywh":
+        x2, y2 = x1 + x2, y1 + y2
+    if x2 <= x1 or y2 <= y1:
+        hint = " (or are they x, y, width, height?)" if box_format == "xyxy" else ""
+        raise InputError(f"{where}: {row} has no area; expected {names} in px{hint}.")
+    return [x1, y1, x2, y2]

@@ -1,0 +1,136 @@
+"""Formats of files with 2D keypoints of people: OpenPose and COCO. `detections.read_keypoints` is the way in."""
+
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+
+from cliff_ms.errors import InputError
+from cliff_ms.files import normalise_name, read_json, require_file
+from cliff_ms.keypoints import JOINT_SETS
+
+# The key of keypoints that come without an image name: OpenPose writes one file per image and names none inside.
+ANY_IMAGE = "*"
+_OPENPOSE_ENDINGS = ("_keypoints", "_openpose")
+_OTHER_OPENPOSE_MODELS = {54: "the 18-joint COCO model", 45: "the 15-joint MPI model"}
+
+# One person: joints (K, 3) float32, x and y in px and confidence, and a score, None where the file has none.
+KeypointPerson = tuple[np.ndarray, float | None]
+
+
+def read_people(path: Path) -> tuple[dict[str, list[KeypointPerson]], str]:
+    """Read the file or folder, telling its kind by its content.
+
+    Args:
+        path: One of the kinds that `detections.read_keypoints` lists.
+
+    Returns:
+        Image name, stem, 12-digit COCO id or ANY_IMAGE -> every person of the file, and their joint set.
+
+    Raises:
+        InputError: If the file cannot be read, is of no such kind, or holds keypoints that are not finite.
+    """
+    if path.is_dir():
+        return _openpose_folder(path), "openpose25"
+    data = read_json(require_file(path, "Keypoints file"), "Keypoints file")
+    where = f"Keypoints file '{path}'"
+    if isinstance(data, list):
+        return _coco_results(data, where), "coco17"
+    if isinstance(data, dict) and "people" in data:
+        return {ANY_IMAGE: _openpose_people(data["people"], where)}, "openpose25"
+    if isinstance(data, dict) and all(isinstance(data.get(key), list) for key in ("images", "annotations")):
+        return _coco_annotations(data, where), "coco17"
+    raise InputError(
+        f"{where} is of no known kind: expected OpenPose JSON ('people'), COCO results (a list) or COCO annotations "
+        "('images' and 'annotations')."
+    )
+
+
+def _joints(values: object, joint_set: str, where: str) -> np.ndarray:
+    """Check a flat x, y, confidence list; -> (K, 3) float32 with missing joints all zero."""
+    count = len(JOINT_SETS[joint_set])
+    try:
+        joints = np.array(values, np.float64)
+    except (TypeError, ValueError):
+        joints = np.zeros(0)
+    if joints.shape != (3 * count,):
+        size = len(values) if isinstance(values, list) else 0
+        other = _OTHER_OPENPOSE_MODELS.get(size)
+        hint = f" {size} are those of {other}; run OpenPose with --model_pose BODY_25." if other else ""
+        raise InputError(f"{where}: expected {3 * count} keypoint numbers (x, y, confidence), got {size}.{hint}")
+    joints = joints.reshape(count, 3)
+    if not (np.abs(joints) < 1e7).all() or (joints[:, 2] < 0).any():  # NaN and infinity fail the first
+        raise InputError(f"{where}: the keypoints must be finite numbers with confidences of 0 or more.")
+    joints[joints[:, 2] == 0] = 0
+    joints[:, 2] = np.minimum(joints[:, 2], 1)
+    return joints.astype(np.float32)
+
+
+def _openpose_folder(folder: Path) -> dict[str, list[KeypointPerson]]:
+    people_of = {}
+    for path in sorted(folder.glob("*.json")):
+        where = f"Keypoints file '{path}'"
+        data = read_json(require_file(path, "Keypoints file"), "Keypoints file")
+        if not isinstance(data, dict) or "people" not in data:
+            raise InputError(f"{where} has no 'people': a folder must hold OpenPose JSON files only.")
+        ending = next((ending for ending in _OPENPOSE_ENDINGS if path.stem.endswith(ending)), "")
+        stem = path.stem.removesuffix(ending)
+        if stem in people_of:
+            raise InputError(f"{where} is a second file for image '{stem}'; keep one of them.")
+        people_of[stem] = _openpose_people(data["people"], where)
+    return people_of
+
+
+def _openpose_people(people: object, where: str) -> list[KeypointPerson]:
+    if not isinstance(people, list):
+        raise InputError(f"{where}: 'people' must be a list.")
+    return [
+        (_joints(_field(person, "pose_keypoints_2d", f"{where}, row {k}"), "openpose25", f"{where}, row {k}"), None)
+        for k, person in enumerate(people)
+    ]
+
+
+def _coco_results(results: list, where: str) -> dict[str, list[KeypointPerson]]:
+    people_of = defaultdict(list)
+    for k, result in enumerate(results):
+        row = f"{where}, row {k}"
+        joints = _joints(_field(result, "keypoints", row), "coco17", row)
+        score = result.get("score")
+        if score is not None and not (isinstance(score, int | float) and np.isfinite(score)):
+            raise InputError(f"{row}: 'score' must be a finite number, got {score}.")
+        image = result["file_name"] if "file_name" in result else _field(result, "image_id", row)
+        people_of[_image_key(image, row)].append((joints, score))
+    return people_of
+
+
+def _coco_annotations(data: dict, where: str) -> dict[str, list[KeypointPerson]]:
+    name_of, people_of = {}, {}
+    for k, image in enumerate(data["images"]):
+        row = f"{where}, images row {k}"
+        name = _image_key(_field(image, "file_name", row), row)
+        name_of[str(_field(image, "id", row))] = name
+        people_of[name] = []
+    for k, annotation in enumerate(data["annotations"]):
+        row = f"{where}, annotations row {k}"
+        joints = _joints(_field(annotation, "keypoints", row), "coco17", row)
+        image_id = str(_field(annotation, "image_id", row))
+        if image_id not in name_of:
+            raise InputError(f"{row}: its image_id {image_id} is not among the images of the file.")
+        if not annotation.get("iscrowd") and joints[:, 2].any():
+            people_of[name_of[image_id]].append((joints, None))
+    return people_of
+
+
+def _field(row: object, key: str, where: str) -> object:
+    if not isinstance(row, dict) or key not in row:
+        raise InputError(f"{where} has no '{key}'.")
+    return row[key]
+
+
+def _image_key(image: object, where: str) -> str:
+    """A file name as it is; a number as the 12 digits that end the names of COCO's files."""
+    if isinstance(image, str):
+        return normalise_name(image)
+    if isinstance(image, int):
+        return f"{image:012d}"
+    raise InputError(f"{where}: an image is named by a string or an integer, got {image}.")
