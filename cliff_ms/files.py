@@ -1,10 +1,9 @@
 """Files the user names and files we write: checked when read, whole or absent when written."""
 
 import json
-import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from cliff_ms.errors import InputError
@@ -71,28 +70,28 @@ def normalise_name(name: str) -> str:
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """Give a temporary name in the same folder; rename it to `path` on success, remove it on any exception.
+    """Give a name in a hidden folder beside `path`; on success the file is moved to `path`, else nothing is left.
 
     Args:
         path: The final name.
 
     Yields:
-        The temporary path, with the suffix of `path` (programs choose the format by it).
+        The temporary path, with the name of `path` (programs choose the format by its suffix).
 
     Raises:
-        InputError: If the body or the rename ends in an OSError: the folder is missing or cannot be written.
+        InputError: If the body or the move ends in an OSError: the folder is missing, full or cannot be written.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
-        yield temporary
-        os.replace(temporary, path)
+        # A folder of its own, because some libraries leave files of other names behind when they fail.
+        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+            temporary = Path(folder) / path.name
+            yield temporary
+            temporary.chmod(0o644)  # MindSpore writes files that only their owner can read
+            temporary.replace(path)
     except OSError as error:
         reason = error.strerror or str(error)
         raise InputError(f"Cannot write '{path}': {reason}; choose a folder that can be written.") from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
 
 
 def prepare_output_dir(path: str | Path) -> Path:

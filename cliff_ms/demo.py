@@ -1,0 +1,254 @@
+"""Photos, folders and videos in; parameters, pictures, meshes and a web page out."""
+
+import logging
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from cliff_ms import deploy, runtime
+from cliff_ms.body import Body
+from cliff_ms.checkpoint import WeightsMeta, load_model
+from cliff_ms.config import ModelConfig
+from cliff_ms.data import detections as found
+from cliff_ms.data.detections import Detections
+from cliff_ms.detect import Detector
+from cliff_ms.errors import InputError
+from cliff_ms.files import atomic_path
+from cliff_ms.media import read_image, write_image
+from cliff_ms.models.cliff import build_model
+from cliff_ms.predict import People, Predictor, mindspore_network
+from cliff_ms.render import PALETTE, render_overlay, render_side
+from cliff_ms.report import PageEntry, Person, person_mesh, write_glb, write_obj, write_page
+from cliff_ms.video import VideoReader, VideoWriter, is_video
+
+UNTRAINED = (
+    "No --ckpt was given and no trained model is bundled yet: these are fixed-seed random weights. They show that the "
+    "machinery runs; every person comes out in about the same standing pose."
+)
+
+log = logging.getLogger("cliff_ms")
+
+
+def load_predictor(ckpt: Path | None, body: Body, engine: str, batch_size: int) -> tuple[Predictor, WeightsMeta]:
+    """Set up the network and the body model.
+
+    Args:
+        ckpt: Weights with their side-car (.ckpt, .safetensors), or an exported .onnx; None for fixed-seed weights.
+        body: The body model.
+        engine: 'mindspore' or 'onnxruntime'.
+        batch_size: People that go through the network at once; an .onnx has its own.
+
+    Returns:
+        The predictor and what its weights mean.
+
+    Raises:
+        InputError: If the file is missing, truncated, foreign, or of the other engine.
+    """
+    if ckpt is not None and ckpt.suffix == ".onnx":
+        if engine != "onnxruntime":
+            raise InputError(f"{ckpt} is an ONNX file: run it with --engine onnxruntime.")
+        network, meta, batch_size = deploy.onnx_network(ckpt)
+    else:
+        if ckpt is None:
+            runtime.set_seed(0)
+            meta = WeightsMeta(ModelConfig(encoder="res18"), origin="fixed-seed random weights", body=body.name)
+            cliff = build_model(meta.model)
+        else:
+            cliff, meta = load_model(ckpt)
+        if engine == "onnxruntime":
+            with tempfile.TemporaryDirectory() as folder:
+                file = Path(folder) / "cliff.onnx"
+                deploy.export_network(cliff, meta, file, "onnx", batch_size)
+                network, _, _ = deploy.onnx_network(file)
+        else:
+            network = mindspore_network(cliff, meta.model)
+    if meta.body != body.name:
+        log.warning(
+            "These weights speak the pose and shape of the body '%s', but are shown with '%s': poses carry over, "
+            "shapes do not.",
+            meta.body,
+            body.name,
+        )
+    return Predictor(network, meta.model, body, batch_size), meta
+
+
+@dataclass(frozen=True)
+class Finder:
+    """Where people are: given boxes, given keypoints, both, or a detector.
+
+    Attributes:
+        boxes: What `read_boxes` returned, or None.
+        keypoints: What `read_keypoints` returned, or None.
+        detector: A detector, or None.
+        boxes_file: For messages.
+        keypoints_file: For messages.
+    """
+
+    boxes: dict[str, Detections] | None = None
+    keypoints: dict[str, Detections] | None = None
+    detector: Detector | None = None
+    boxes_file: Path | None = None
+    keypoints_file: Path | None = None
+
+    def __call__(self, image: np.ndarray, path: Path, frame: int | None = None) -> Detections:
+        """The people in an image, or in frame `frame` of a video.
+
+        Raises:
+            InputError: No entry for it, boxes outside it, or boxes and keypoints that do not pair up.
+        """
+        if self.detector is not None:
+            return self.detector(image)
+        boxes = self._look_up(self.boxes, path, frame, self.boxes_file)
+        people = self._look_up(self.keypoints, path, frame, self.keypoints_file)
+        if boxes is not None and people is not None:
+            people = found.pair(boxes, people, str(path))
+        people = people or boxes
+        found.check_boxes_in_image(people.boxes, image.shape[:2], str(path))
+        return people
+
+    @staticmethod
+    def _look_up(
+        people: dict[str, Detections] | None, path: Path, frame: int | None, source: Path | None
+    ) -> Detections | None:
+        if people is None:
+            return None
+        if frame is not None:
+            # As OpenPose numbers the frames of a video; an entry for the video itself holds for all its frames.
+            name = path.with_name(f"{path.stem}_{frame:012d}")
+            try:
+                return found.for_image(people, name, source)
+            except InputError:
+                pass
+        return found.for_image(people, path, source)
+
+
+@dataclass
+class Demo:
+    """One run over a list of files.
+
+    Attributes:
+        predictor: What estimates the bodies.
+        body: The body model.
+        find: Where the people are.
+        output_dir: Existing folder.
+        focal_length: px, or None to estimate it from each image's size.
+        rows: Filled while running: one dict per person of each photo, one per video.
+        failed: Filled while running: files that could not be used, already reported.
+        seconds: Filled while running: time per file.
+    """
+
+    predictor: Predictor
+    body: Body
+    find: Finder
+    output_dir: Path
+    focal_length: float | None = None
+    rows: list[dict] = field(default_factory=list)
+    failed: list[Path] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+
+    def run(self, inputs: list[Path], note: str) -> Path:
+        """Work through the files, one at a time; a bad one is reported and the others are finished.
+
+        Args:
+            inputs: Photos and videos.
+            note: Written below the title of the page.
+
+        Returns:
+            The page.
+        """
+        if self.find.keypoints is not None and found.ANY_IMAGE in self.find.keypoints and len(inputs) > 1:
+            raise InputError(
+                f"{self.find.keypoints_file} holds the keypoints of one image, but {len(inputs)} inputs were given: "
+                "give a folder of such files, one per image."
+            )
+        page = self.output_dir / "index.html"
+        write_page(page, self._entries(inputs), self.body.faces, "CLIFF", note)
+        return page
+
+    def _entries(self, inputs: list[Path]) -> Iterator[PageEntry]:
+        for path in tqdm(inputs, unit="file", disable=len(inputs) == 1 and not is_video(inputs[0])):
+            start = time.perf_counter()
+            try:
+                yield self._video(path) if is_video(path) else self._photo(path)
+            except InputError as error:
+                log.error("error: %s", error)
+                self.failed.append(path)
+            self.seconds.append(time.perf_counter() - start)
+
+    def _photo(self, path: Path) -> PageEntry:
+        image = read_image(path)
+        people = self.predictor(image, self.find(image, path), self.focal_length)
+        overlay, side = self._draw(image, people)
+        write_image(self._output(path, "overlay.jpg"), overlay)
+        write_image(self._output(path, "side.jpg"), side)
+        self._save(path, [people.to_arrays(path.name)])
+        files = {"parameters": f"{path.stem}_cliff.npz"}
+        for k, vertices in enumerate(people.vertices):
+            mesh = person_mesh(vertices, self.body.faces, _colour(k))
+            write_glb(self._output(path, f"{k}.glb"), [mesh])
+            write_obj(self._output(path, f"{k}.obj"), mesh)
+            files |= {f"person {k} ({kind})": f"{path.stem}_{k}.{kind.lower()}" for kind in ("GLB", "OBJ")}
+        rows = describe(people)
+        self.rows += [{"file": path.name, **row} for row in rows]
+        return PageEntry(path.name, overlay, side, _page_people(people, rows), files)
+
+    def _video(self, path: Path) -> PageEntry:
+        arrays, shown = [], None
+        output = self._output(path, "overlay.mp4")
+        with VideoReader(path) as reader, VideoWriter(output, reader.fps, reader.img_hw) as writer:
+            for frame, image in enumerate(tqdm(reader, path.name, reader.frame_count or None, leave=False)):
+                people = self.predictor(image, self.find(image, path, frame), self.focal_length)
+                overlay, side = self._draw(image, people)
+                writer.write(overlay)
+                arrays.append(people.to_arrays(f"{path.name}/{frame:06d}", frame))
+                if shown is None or (len(people) and not len(shown[0])):
+                    shown = people, overlay, side  # the first frame with somebody in it stands for the video
+        self._save(path, arrays)
+        people, overlay, side = shown
+        self.rows.append(
+            {"file": path.name, "person": f"{sum(len(a['shape']) for a in arrays)} in {len(arrays)} frames"}
+        )
+        files = {"parameters": f"{path.stem}_cliff.npz"}
+        return PageEntry(path.name, overlay, side, _page_people(people, describe(people)), files, output.name)
+
+    def _draw(self, image: np.ndarray, people: People) -> tuple[np.ndarray, np.ndarray]:
+        meshes = [(vertices, _colour(k)) for k, vertices in enumerate(people.vertices)]
+        overlay = render_overlay(image, meshes, self.body.faces, people.focal_length)
+        return overlay, render_side(meshes, self.body.faces, people.focal_length, people.img_hw)
+
+    def _save(self, path: Path, arrays: list[dict[str, np.ndarray]]) -> None:
+        joined = {key: np.concatenate([a[key] for a in arrays]) for key in arrays[0]}
+        with atomic_path(self._output(path, "cliff.npz")) as temporary:
+            np.savez_compressed(temporary, **joined)
+
+    def _output(self, path: Path, ending: str) -> Path:
+        return self.output_dir / f"{path.stem}_{ending}"
+
+
+def describe(people: People) -> list[dict]:
+    """What the tables say of each person: number, box in px, distance of the pelvis and height of the body in m."""
+    rows = []
+    for k in range(len(people)):
+        rows.append(
+            {
+                "person": k,
+                "score": float(people.detections.scores[k]),
+                "box (px)": people.detections.boxes[k],
+                "distance (m)": float(people.joints[k, 0, 2]),
+                "left to right (m)": float(people.joints[k, 0, 0]),
+            }
+        )
+    return rows
+
+
+def _page_people(people: People, rows: list[dict]) -> list[Person]:
+    return [Person(people.vertices[k], _colour(k), row) for k, row in enumerate(rows)]
+
+
+def _colour(k: int) -> tuple[float, float, float]:
+    return PALETTE[k % len(PALETTE)]

@@ -1,0 +1,73 @@
+"""People in photos, folders and videos to 3D bodies in the camera of the full image."""
+
+import argparse
+import time
+from pathlib import Path
+
+from cliff_ms import cli, runtime
+from cliff_ms.body import load_body
+from cliff_ms.data.detections import BOX_FORMATS, read_boxes, read_keypoints
+from cliff_ms.detect import load_detector
+from cliff_ms.errors import InputError
+from cliff_ms.files import prepare_output_dir
+from cliff_ms.media import find_inputs
+
+
+def parse_args() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("input", nargs="+", help="photos, videos, or folders of photos")
+    parser.add_argument("--ckpt", type=Path, help="weights written by convert.py or train.py, or an exported .onnx")
+    parser.add_argument("--body", type=Path, help="SMPL .pkl or .npz; default: the bundled free body")
+    parser.add_argument("--boxes", type=Path, help='{"photo.png": [[x1, y1, x2, y2], ...]} in px, as .json; or .npz')
+    parser.add_argument("--box_format", choices=BOX_FORMATS, default="xyxy", help="corners, or corner and size; in px")
+    parser.add_argument(
+        "--keypoints", type=Path, help="2D keypoints in px: OpenPose json or a folder of them, COCO json"
+    )
+    parser.add_argument("--detector", help="yolov3.cfg,yolov3.weights, a YOLO .onnx, or whole-image")
+    parser.add_argument("--focal_length", type=float, help="px of the full image; default: sqrt(width^2 + height^2)")
+    parser.add_argument("--engine", choices=("mindspore", "onnxruntime"), default="mindspore", help="runs the network")
+    parser.add_argument("--batch_size", type=int, default=1, help="people that go through the network at once")
+    parser.add_argument("--output_dir", type=Path, default=Path("outputs/demo"), help="for npz, pictures, GLB, page")
+    cli.add_device_argument(parser)
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Check what was given, then load MindSpore and work through the files."""
+    args, start = parse_args(), time.perf_counter()
+    if args.detector is None and args.boxes is None and args.keypoints is None:
+        raise InputError("Say where the people are: --boxes FILE, --keypoints FILE, or --detector (see --help).")
+    if args.detector is not None and (args.boxes or args.keypoints):
+        raise InputError("--detector finds the people itself: leave it out, or leave out --boxes and --keypoints.")
+    if (args.focal_length is not None and not args.focal_length > 0) or args.batch_size < 1:
+        raise InputError("--focal_length (px) and --batch_size must be positive.")
+    inputs, output_dir = find_inputs(args.input), prepare_output_dir(args.output_dir)
+    boxes = read_boxes(args.boxes, args.box_format) if args.boxes else None
+    keypoints = read_keypoints(args.keypoints) if args.keypoints else None
+    detector = load_detector(args.detector) if args.detector else None
+    body = load_body(args.body)
+
+    device = runtime.setup_device(args.device_target)
+    from cliff_ms.demo import UNTRAINED, Demo, Finder, load_predictor
+
+    predictor, meta = load_predictor(args.ckpt, body, args.engine, args.batch_size)
+    find = Finder(boxes, keypoints, detector, args.boxes, args.keypoints)
+    demo = Demo(predictor, body, find, output_dir, args.focal_length)
+    print(f"weights: {meta.origin}\nbody: {body.name}; engine: {args.engine} on {device}")
+    ready = time.perf_counter()
+    page = demo.run(inputs, f"Weights: {meta.origin} Body: {body.name}.")
+    print(cli.table(demo.rows))
+    first, rest = demo.seconds[0], demo.seconds[1:]
+    print(
+        f"start-up {ready - start:.1f} s; first file {first:.1f} s, graph compilation included"
+        + (f"; the others {sum(rest) / len(rest):.2f} s each" if rest else "")
+    )
+    if args.ckpt is None:
+        print(f"NOTE: {UNTRAINED}")
+    print(f"{len(inputs) - len(demo.failed)} of {len(inputs)} files done; open {page}")
+    return 2 if demo.failed else 0
+
+
+if __name__ == "__main__":
+    cli.run(main)

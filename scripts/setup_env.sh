@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# Makes .venv and installs the pinned requirements. Sourced by the other scripts; leaves PYTHON set.
+#   source scripts/setup_env.sh [REQUIREMENTS_FILE]
+# Does nothing when .venv already has this requirements file. Needs Python 3.10, 3.11 or 3.12.
+
+requirements=${1:-requirements.txt}
+
+find_python() {
+  local candidate
+  for candidate in python3.12 python3.11 python3.10 python3 python; do
+    if "$candidate" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null; then
+      echo "$candidate"
+      return
+    fi
+  done
+  echo "error: no Python 3.10, 3.11 or 3.12 was found; MindSpore 2.10.0 needs one of them." >&2
+  return 2
+}
+
+if [[ ! -x .venv/bin/python ]]; then
+  base_python=$(find_python) || exit 2
+  "$base_python" -m venv .venv
+fi
+PYTHON=.venv/bin/python
+stamp=.venv/$(basename "$requirements").sha256
+wanted=$(cat requirements.txt "$requirements" | sha256sum)
+if [[ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]]; then
+  echo "Installing $requirements into .venv (about 1.5 GB, some minutes the first time) ..."
+  "$PYTHON" -m pip install --quiet --disable-pip-version-check -r "$requirements"
+  echo "$wanted" > "$stamp"
+fi

@@ -1,0 +1,65 @@
+"""The house's rules that a linter does not know: who may import whom, and how long a file is."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = sorted((ROOT / "cliff_ms").rglob("*.py"))
+# Module -> what of ours it may import. Rooms that are not listed may import any other, but not those
+# in EDGES.
+ALLOWED = {
+    "errors": set(),
+    "camera": set(),
+    "rotation": set(),
+    "keypoints": set(),
+    "files": set(),
+    "runtime": set(),
+    "config": set(),
+    "body": {"keypoints"},
+    "models.smpl": {"body", "rotation"},
+    "models.resnet": set(),
+    "models.hrnet": {"models.resnet"},
+    "models.keypoint_encoder": set(),
+    "models.regressor": {"keypoints", "rotation"},
+    "data.crop": set(),
+    "data.keypoint_files": {"files", "keypoints"},
+    "data.detections": {"data.keypoint_files", "files", "keypoints"},
+}
+# What users see: only the room that puts everything together, and the verbs, look in there.
+EDGES = {"render": {"report", "demo"}, "report": {"demo"}, "demo": set()}
+
+
+def module_name(path):
+    return ".".join(path.relative_to(ROOT / "cliff_ms").with_suffix("").parts)
+
+
+def imports_of_ours(path):
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "cliff_ms":
+            within = node.module.removeprefix("cliff_ms").lstrip(".")
+            names = [alias.name for alias in node.names]
+            is_module = [(ROOT / "cliff_ms" / within.replace(".", "/") / f"{n}.py").is_file() for n in names]
+            found |= {f"{within}.{n}".lstrip(".") if m else within for n, m in zip(names, is_module, strict=True)}
+    return found - {"", "errors"}
+
+
+@pytest.mark.parametrize("path", PACKAGE, ids=module_name)
+def test_import_direction_and_length(path):
+    name, imported = module_name(path), imports_of_ours(path)
+    if name in ALLOWED:
+        assert imported <= ALLOWED[name]
+    for room in imported & EDGES.keys():
+        assert name in EDGES[room]
+    assert len(path.read_text().splitlines()) <= 400
+
+
+def test_every_listed_module_exists():
+    assert set(ALLOWED) | set(EDGES) <= {module_name(path) for path in PACKAGE}
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("*.py")), ids=lambda path: path.name)
+def test_verbs_are_thin(path):
+    assert len(path.read_text().splitlines()) <= 80
