@@ -2,16 +2,27 @@
 
 import dataclasses
 import difflib
+import json
 import types
 import typing
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
 
 from cliff_ms.errors import InputError
+from cliff_ms.files import require_file
 
 ENCODER_NAMES = ("res18", "res50", "hr48", "keypoints")
 BBOX_NORMS = ("eq5", "released")
 CROP_STYLES = ("affine", "rounded")
 JOINT_SETS = ("coco17", "openpose25")
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise InputError(f"{name} must be one of {', '.join(choices)}, but got '{value}'.")
 
 
 @dataclass(frozen=True)
@@ -47,6 +58,201 @@ class ModelConfig:
             raise InputError(f"model.crop_hw must be at least 32 x 32 px, but got {list(self.crop_hw)}.")
 
 
+@dataclass(frozen=True)
+class SourceConfig:
+    """One annotation file in a mixture.
+
+    Attributes:
+        annotations: npz or EFT json, see `cliff_ms.data.annotations`.
+        image_dir: Folder that the file's image names are relative to; may be empty for keypoint training.
+        weight: Share of the mixture; sources are drawn by partition, the shares sum to 1.
+    """
+
+    annotations: str
+    image_dir: str = ""
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """What is trained and validated on.
+
+    Attributes:
+        stream: True for the endless stream of synthetic keypoint samples; then `train` is empty.
+        train: Sources of the mixture.
+        val: Sources for validation; empty for a fixed held-out part of the stream.
+        batch_size: Samples per optimiser update and worker, before accumulation.
+        workers: Loader processes per rank.
+        bad_image: 'stop' or 'skip' (another sample takes its place, and it is logged) when an image cannot be read.
+    """
+
+    stream: bool = False
+    train: tuple[SourceConfig, ...] = ()
+    val: tuple[SourceConfig, ...] = ()
+    batch_size: int = 64
+    workers: int = 2
+    bad_image: str = "stop"
+
+    def __post_init__(self) -> None:
+        _check_choice("data.bad_image", self.bad_image, ("stop", "skip"))
+        if self.stream == bool(self.train):
+            raise InputError("data: give either 'stream: true' or a list of 'train' sources.")
+        if self.train and abs(sum(source.weight for source in self.train) - 1) > 1e-6:
+            raise InputError("data.train: the weights of the sources must sum to 1.")
+        if self.batch_size < 1 or self.workers < 0:
+            raise InputError("data.batch_size must be positive and data.workers at least 0.")
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """Section 3.5 of the paper; probabilities and ranges are SPIN's where the paper gives none.
+
+    Attributes:
+        flip: Probability of mirroring the full frame.
+        rotation: Standard deviation in degrees, clipped at twice that.
+        rotation_prob: Probability of rotating at all.
+        rotate_about: 'image' rolls the camera, exact everywhere in the frame; 'crop' leaves the box where it is and
+            turns only the body, as SPIN does, exact on the optical axis only.
+        scale: Standard deviation of the factor on the box size, clipped at once that.
+        noise: Each colour channel is multiplied by U(1 - noise, 1 + noise).
+        occlusion: Probability of pasting occluders (Sarandi et al.).
+        occluders: Folder of RGBA cut-outs; empty for shapes drawn on the fly.
+        crop: Probability of cropping to a part of the person (Rockwell and Fouhey).
+    """
+
+    flip: float = 0.5
+    rotation: float = 30.0
+    rotation_prob: float = 0.4
+    rotate_about: str = "image"
+    scale: float = 0.25
+    noise: float = 0.4
+    occlusion: float = 0.0
+    occluders: str = ""
+    crop: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check_choice("augment.rotate_about", self.rotate_about, ("image", "crop"))
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Weights of the terms of Eq. (2) and (10); the defaults are SPIN's.
+
+    Attributes:
+        total: Factor on the whole sum.
+        keypoints2d: On the mean over SPIN's 24 keypoints; SPIN's 5 is on a mean over 49 of which 25 weigh nothing.
+        keypoints3d: On the mean over the same, aligned at the middle of the hips.
+        pose: On rotation matrices, the root's included.
+        betas: On shape coefficients.
+        vertices: On the L1 distance of vertices; 0 does not compute it.
+        camera: On exp(-10 s)^2, which keeps the scale s positive.
+    """
+
+    total: float = 60.0
+    keypoints2d: float = 5.0 * 24 / 49
+    keypoints3d: float = 5.0
+    pose: float = 1.0
+    betas: float = 0.001
+    vertices: float = 0.0
+    camera: float = 1.0
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The optimisation and what is kept of it.
+
+    Attributes:
+        steps: Optimiser updates.
+        learning_rate: Of Adam.
+        lr_drops: Fractions of `steps` at which the learning rate is divided by 10.
+        accumulate: Batches per update.
+        clip_norm: Global norm that gradients are clipped to; 0 for none.
+        precision: 'fp32', or 'fp16' (encoder and regressor; SMPL, camera and losses stay fp32).
+        loss_scale: Fixed factor, or 0 for a dynamic one; matters with 'fp16' only.
+        ema: Decay of the moving average of the weights that is validated and saved as best; 0 for none.
+        pretrained: Weights to start from, of an encoder or a whole model; empty for none.
+        seed: Of weights, order, augmentation and dropout.
+        val_every: Steps between validations; 0 for never.
+        save_every: Steps between checkpoints.
+        keep: Checkpoints kept, besides the best.
+        picture_every: Steps between pictures of projected joints; 0 for never.
+    """
+
+    steps: int = 244_000
+    learning_rate: float = 1e-4
+    lr_drops: tuple[float, ...] = (0.5,)
+    accumulate: int = 1
+    clip_norm: float = 0.0
+    precision: str = "fp32"
+    loss_scale: float = 0.0
+    ema: float = 0.0
+    pretrained: str = ""
+    seed: int = 0
+    val_every: int = 1000
+    save_every: int = 1000
+    keep: int = 3
+    picture_every: int = 0
+
+    def __post_init__(self) -> None:
+        _check_choice("train.precision", self.precision, ("fp32", "fp16"))
+        for name in ("steps", "accumulate", "save_every", "keep"):
+            if getattr(self, name) < 1:
+                raise InputError(f"train.{name} must be at least 1, but got {getattr(self, name)}.")
+        if not self.learning_rate > 0 or not 0 <= self.ema < 1:
+            raise InputError("train.learning_rate must be positive, and train.ema at least 0 and below 1.")
+
+
+@dataclass(frozen=True)
+class Config:
+    """A training configuration, the content of a file in `configs/`.
+
+    Attributes:
+        model: The network.
+        data: What it is trained on.
+        augment: How samples are varied.
+        loss: Weights of the terms.
+        train: The optimisation.
+        body: Body file; empty for the bundled one.
+    """
+
+    model: ModelConfig
+    data: DataConfig
+    augment: AugmentConfig = AugmentConfig()
+    loss: LossConfig = LossConfig()
+    train: TrainConfig = TrainConfig()
+    body: str = ""
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Read a YAML configuration.
+
+    Args:
+        path: The file.
+        overrides: 'section.key=value' each, the value in YAML; they replace what the file says.
+
+    Returns:
+        The configuration.
+
+    Raises:
+        InputError: Missing or unreadable file, unknown or missing key, value of the wrong type.
+    """
+    path = require_file(path, "Configuration")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        for override in overrides:
+            name, equals, value = override.partition("=")
+            section, dot, key = name.partition(".")
+            if not equals or not isinstance(values, dict):
+                raise InputError(f"'{override}': an override is section.key=value.")
+            if dot:
+                values.setdefault(section, {})[key] = yaml.safe_load(value)
+            else:
+                values[name] = yaml.safe_load(value)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}.") from None
+    return from_dict(Config, values, str(path))
+
+
 def from_dict(cls: type, values: dict, where: str, section: str = "") -> typing.Any:
     """Fill a frozen dataclass from a plain dict.
 
@@ -72,19 +278,18 @@ def from_dict(cls: type, values: dict, where: str, section: str = "") -> typing.
             nearest = difflib.get_close_matches(str(key), hints, n=1, cutoff=0.0)[0]
             raise InputError(f"{where}: unknown key '{name}'; the nearest known key is '{nearest}'.")
         filled[key] = _convert(hints[key], value, where, name)
-    return cls(**filled)
+    required = {f.name for f in dataclasses.fields(cls) if f.default is f.default_factory is dataclasses.MISSING}
+    for name in sorted(required - filled.keys()):
+        raise InputError(f"{where}: '{f'{section}.{name}' if section else name}' is missing.")
+    try:
+        return cls(**filled)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
 
 
 def to_dict(config: typing.Any) -> dict:
     """The dataclass as plain dicts and lists, ready for YAML or JSON."""
-    return {
-        key: list(value) if isinstance(value, tuple) else value for key, value in dataclasses.asdict(config).items()
-    }
-
-
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise InputError(f"{name} must be one of {', '.join(choices)}, but got '{value}'.")
+    return json.loads(json.dumps(dataclasses.asdict(config)))
 
 
 def _convert(hint: typing.Any, value: typing.Any, where: str, name: str) -> typing.Any:
@@ -93,10 +298,15 @@ def _convert(hint: typing.Any, value: typing.Any, where: str, name: str) -> typi
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):  # Optional[x]
         return None if value is None else _convert(args[0], value, where, name)
+    if origin is tuple and isinstance(value, (list, tuple)) and args[-1] is Ellipsis:
+        return tuple(_convert(args[0], v, where, f"{name}[{k}]") for k, v in enumerate(value))
     if origin is tuple and isinstance(value, (list, tuple)) and len(value) == len(args):
         return tuple(_convert(a, v, where, name) for a, v in zip(args, value, strict=True))
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+    if hint is float and not isinstance(value, bool):
+        try:
+            return float(value)  # YAML takes 1e-4, without a point, for a string
+        except (TypeError, ValueError):
+            pass
     if origin is None and isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
         return value
     raise InputError(f"{where}: '{name}' must be {getattr(hint, '__name__', hint)}, but got {value!r}.")

@@ -37,10 +37,23 @@ OPENPOSE25 = (
     "right_heel",
 )  # fmt: skip
 
+# SPIN's 24 keypoints, the order of `part` and `S` in annotation files: what training compares.
+SPIN24 = (
+    "right_ankle", "right_knee", "right_hip_lsp", "left_hip_lsp", "left_knee", "left_ankle", "right_wrist",
+    "right_elbow", "right_shoulder", "left_shoulder", "left_elbow", "left_wrist", "neck_lsp", "head_top_lsp",
+    "pelvis_mpii", "thorax_mpii", "spine_h36m", "jaw_h36m", "head_h36m", "nose", "left_eye", "right_eye", "left_ear",
+    "right_ear",
+)  # fmt: skip
+
 # What a keypoint model can read.
 JOINT_SETS = {"coco17": COCO17, "openpose25": OPENPOSE25}
 # The regressors that a body file may carry: rows of J_regressor_<name>.
 REGRESSOR_JOINTS = {"h36m": H36M17, "extra": LSP_EXTRA9, "coco": COCO17}
+
+
+def index_map(source: tuple[str, ...], target: tuple[str, ...]) -> list[int]:
+    """Where each joint of `target` is in `source`: `joints[index_map(source, target)]` reorders by name."""
+    return [source.index(name) for name in target]
 
 
 def flip_permutation(names: tuple[str, ...]) -> list[int]:

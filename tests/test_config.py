@@ -2,7 +2,7 @@
 
 import pytest
 
-from cliff_ms.config import ModelConfig, from_dict
+from cliff_ms.config import Config, ModelConfig, from_dict, load_config, to_dict
 from cliff_ms.errors import InputError
 
 
@@ -27,3 +27,37 @@ def test_values_arrive_with_their_types():
 def test_mistakes_are_named(values, message):
     with pytest.raises(InputError, match=message.replace("'", "['`]")):
         from_dict(ModelConfig, values, "c.yaml", "model")
+
+
+FILE = """
+model: {encoder: keypoints}
+data: {train: [{annotations: a.npz, weight: 0.25}, {annotations: b.npz, image_dir: b, weight: 0.75}]}
+train: {learning_rate: 1e-4, lr_drops: [0.5, 0.9]}
+"""
+
+
+def test_file_with_overrides_and_back(tmp_path):
+    (tmp_path / "c.yaml").write_text(FILE)
+    config = load_config(tmp_path / "c.yaml", ["train.steps=20", "data.train=[{annotations: c.npz}]", "body=smpl.pkl"])
+    assert (config.train.steps, config.train.learning_rate, config.train.lr_drops) == (20, 1e-4, (0.5, 0.9))
+    assert [s.annotations for s in config.data.train] == ["c.npz"] and config.body == "smpl.pkl"
+    assert from_dict(Config, to_dict(config), "again") == config
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["train.stepz=3"], "unknown key 'train.stepz'; the nearest known key is 'steps'"),
+        (["data.train=[{annotation: a.npz}]"], r"unknown key 'data.train\[0\].annotation'"),
+        (["data.train=[{weight: 1}]"], r"'data.train\[0\].annotations' is missing"),
+        (["data.train=[{annotations: a.npz, weight: 0.5}]"], "must sum to 1"),
+        (["data.stream=true"], "either 'stream: true' or a list"),
+        (["train.precision=bf16"], "must be one of fp32, fp16"),
+        (["steps"], "an override is section.key=value"),
+        (["train.steps=[1"], "is not YAML"),
+    ],
+)
+def test_mistakes_in_files_are_named(tmp_path, overrides, message):
+    (tmp_path / "c.yaml").write_text(FILE)
+    with pytest.raises(InputError, match=message):
+        load_config(tmp_path / "c.yaml", overrides)

@@ -16,7 +16,7 @@ ALLOWED = {
     "keypoints": set(),
     "files": set(),
     "runtime": set(),
-    "config": set(),
+    "config": {"files"},
     "body": {"keypoints"},
     "models.smpl": {"body", "rotation"},
     "models.resnet": set(),
