@@ -28,6 +28,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--focal_length", type=float, help="px of the full image; default: sqrt(width^2 + height^2)")
     parser.add_argument("--engine", choices=("mindspore", "onnxruntime"), default="mindspore", help="runs the network")
     parser.add_argument("--batch_size", type=int, default=1, help="people that go through the network at once")
+    parser.add_argument("--obj", action="store_true", help="also write each person of a photo as OBJ")
     parser.add_argument("--output_dir", type=Path, default=Path("outputs/demo"), help="for npz, pictures, GLB, page")
     cli.add_device_argument(parser)
     return parser.parse_args()
@@ -53,19 +54,20 @@ def main() -> int:
 
     predictor, meta = load_predictor(args.ckpt, body, args.engine, args.batch_size)
     find = Finder(boxes, keypoints, detector, args.boxes, args.keypoints)
-    demo = Demo(predictor, body, find, output_dir, args.focal_length)
+    demo = Demo(predictor, body, find, output_dir, args.focal_length, args.obj)
     print(f"weights: {meta.origin}\nbody: {body.name}; engine: {args.engine} on {device}")
     ready = time.perf_counter()
     page = demo.run(inputs, f"Weights: {meta.origin} Body: {body.name}.")
-    print(cli.table(demo.rows))
-    first, rest = demo.seconds[0], demo.seconds[1:]
-    print(
-        f"start-up {ready - start:.1f} s; first file {first:.1f} s, graph compilation included"
-        + (f"; the others {sum(rest) / len(rest):.2f} s each" if rest else "")
-    )
-    if args.ckpt is None:
-        print(f"NOTE: {UNTRAINED}")
-    print(f"{len(inputs) - len(demo.failed)} of {len(inputs)} files done; open {page}")
+    if demo.seconds:
+        first, rest = demo.seconds[0], demo.seconds[1:]
+        print(cli.table(demo.rows))
+        print(f"start-up {ready - start:.1f} s; first file {first:.1f} s, graph compilation included", end="")
+        print(f"; the others {sum(rest) / len(rest):.2f} s each" if rest else "")
+        if args.ckpt is None:
+            print(f"NOTE: {UNTRAINED}")
+        print(f"open {page}")
+    if demo.failed:
+        print(f"{len(demo.failed)} of {len(inputs)} files could not be used; the reasons are above")
     return 2 if demo.failed else 0
 
 

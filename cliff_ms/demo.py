@@ -137,9 +137,10 @@ class Demo:
         find: Where the people are.
         output_dir: Existing folder.
         focal_length: px, or None to estimate it from each image's size.
+        write_obj: Also write each person of a photo as OBJ, which takes ten times as long as GLB.
         rows: Filled while running: one dict per person of each photo, one per video.
         failed: Filled while running: files that could not be used, already reported.
-        seconds: Filled while running: time per file.
+        seconds: Filled while running: time per finished file.
     """
 
     predictor: Predictor
@@ -147,6 +148,7 @@ class Demo:
     find: Finder
     output_dir: Path
     focal_length: float | None = None
+    write_obj: bool = False
     rows: list[dict] = field(default_factory=list)
     failed: list[Path] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
@@ -174,11 +176,13 @@ class Demo:
         for path in tqdm(inputs, unit="file", disable=len(inputs) == 1 and not is_video(inputs[0])):
             start = time.perf_counter()
             try:
-                yield self._video(path) if is_video(path) else self._photo(path)
+                entry = self._video(path) if is_video(path) else self._photo(path)
             except InputError as error:
                 log.error("error: %s", error)
                 self.failed.append(path)
+                continue
             self.seconds.append(time.perf_counter() - start)
+            yield entry
 
     def _photo(self, path: Path) -> PageEntry:
         image = read_image(path)
@@ -191,8 +195,10 @@ class Demo:
         for k, vertices in enumerate(people.vertices):
             mesh = person_mesh(vertices, self.body.faces, _colour(k))
             write_glb(self._output(path, f"{k}.glb"), [mesh])
-            write_obj(self._output(path, f"{k}.obj"), mesh)
-            files |= {f"person {k} ({kind})": f"{path.stem}_{k}.{kind.lower()}" for kind in ("GLB", "OBJ")}
+            files[f"person {k} (GLB)"] = f"{path.stem}_{k}.glb"
+            if self.write_obj:
+                write_obj(self._output(path, f"{k}.obj"), mesh)
+                files[f"person {k} (OBJ)"] = f"{path.stem}_{k}.obj"
         rows = describe(people)
         self.rows += [{"file": path.name, **row} for row in rows]
         return PageEntry(path.name, overlay, side, _page_people(people, rows), files)

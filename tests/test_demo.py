@@ -63,7 +63,7 @@ def test_a_bad_photo_is_reported_and_the_others_are_finished(body, tmp_path):
     overlay, photo = read_image(tmp_path / "people_overlay.jpg"), read_image(PEOPLE)
     changed = np.abs(overlay.astype(int) - photo).max(-1) > 60
     assert changed[:, 500:640].any() and not changed[:100].any()
-    assert {p.suffix for p in tmp_path.glob("people_*")} == {".npz", ".jpg", ".glb", ".obj"}
+    assert {p.suffix for p in tmp_path.glob("people_*")} == {".npz", ".jpg", ".glb"}
 
 
 @pytest.mark.usefixtures("graph_mode")
