@@ -1,0 +1,255 @@
+"""Time this project's parts against the PyTorch ones, on this machine, in one run, taking turns.
+
+    python scripts/benchmark.py [--only encoder,onnx,smpl,render] [--repeats 10] [--output F.json]
+
+Prints a Markdown table, and writes the same with all samples, versions and the machine as json. The time of a contest
+is the fastest of all calls: other load on the machine only ever adds time.
+"""
+
+import argparse
+import contextlib
+import importlib.metadata
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("mindspore", "torch", "onnxruntime", "smplx", "numpy", "opencv-python")
+TOLERANCE = 1e-4  # of the largest value: what two sides may differ by and still count as the same computation
+
+
+@dataclass(frozen=True)
+class Contest:
+    """One row: our contender, perhaps a rival, both functions of `benchmark_contenders.py` with equal arguments."""
+
+    section: str
+    title: str
+    ours: str
+    rival: str | None = None
+    arguments: dict = field(default_factory=dict)
+    goal: float | None = None  # rival's time / our time
+    calls: int = 1  # per turn
+
+    @property
+    def contenders(self) -> list[str]:
+        """Ours, then the rival if there is one."""
+        return [self.ours] if self.rival is None else [self.ours, self.rival]
+
+
+def _network(section: str, encoder: str, batch: int, goal: float, ours: str, rival: str) -> Contest:
+    title = {"res50": "ResNet-50", "hr48": "HRNet-W48"}[encoder]
+    title = f"{title} forward, 256x192, batch {batch}" if section == "encoder" else f"CLIFF {title}, batch {batch}"
+    return Contest(section, title, ours, rival, {"encoder": encoder, "batch": batch}, goal, calls=2)
+
+
+CONTESTS = [
+    _network("encoder", "res50", 8, 0.95, "mindspore_encoder", "torch_encoder"),
+    _network("encoder", "hr48", 4, 0.8, "mindspore_encoder", "torch_encoder"),
+    *(
+        _network("onnx", encoder, batch, 1.3, "onnxruntime_cliff", "torch_cliff")
+        for encoder in ("res50", "hr48")
+        for batch in (1, 8)
+    ),
+    *(
+        Contest("smpl", title, "mindspore_smpl", "smplx_smpl", {"batch": 64, "backward": backward}, goal, calls=10)
+        for title, backward, goal in (
+            ("SMPL forward, batch 64", False, 1.5),
+            ("SMPL forward and backward, batch 64", True, 1.3),
+        )
+    ),
+    Contest("render", "rasterize one body, 1280x720", "rasterize_body", calls=5),
+    Contest("render", "overlay of one body, 1280x720", "render_body", calls=5),
+]
+SECTIONS = tuple(dict.fromkeys(contest.section for contest in CONTESTS))
+
+
+class Contender:
+    """A process that makes one call again and again.
+
+    Every contender has its own process. MindSpore needs ONEDNN_MAX_CPU_ISA=AVX2, which PyTorch's copy of oneDNN obeys
+    as well and would be slowed down by: `import cliff_ms` sets it, so PyTorch's processes must not import that, and no
+    process may inherit it. A waiting contender blocks on a pipe and takes no processor time (measured below 1 %).
+    """
+
+    def __init__(self, name: str, arguments: dict, folder: Path) -> None:
+        environment = {k: v for k, v in os.environ.items() if k not in ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")}
+        environment["PYTHONPATH"] = str(ROOT)
+        script = str(ROOT / "scripts" / "benchmark_contenders.py")
+        self.name = name
+        self.process = subprocess.Popen(
+            [sys.executable, script, name, json.dumps(arguments), str(folder)],
+            env=environment,
+            cwd=folder,  # MindSpore leaves files where it stands
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.threads = self._answer("ready").removeprefix("ready ").strip()
+        self.seconds: list[float] = []
+        with np.load(folder / f"output_{self.process.pid}.npz") as output:
+            self.output = list(output.values())
+
+    def _answer(self, start: str) -> str:
+        for line in self.process.stdout:
+            if line.startswith(start):
+                return line
+        raise RuntimeError(f"The contender {self.name} ended early; its message is above.")
+
+    def take_turn(self, calls: int) -> None:
+        """Make some calls and keep their times."""
+        print(calls, file=self.process.stdin, flush=True)
+        self.seconds += json.loads(self._answer("["))
+
+    def close(self) -> None:
+        """End the process."""
+        self.process.stdin.close()
+        self.process.wait()
+
+
+@contextlib.contextmanager
+def _started(names: list[str], arguments: dict, folder: Path) -> Iterator[list[Contender]]:
+    contenders = []
+    try:
+        for name in names:
+            contenders.append(Contender(name, arguments, folder))
+        yield contenders
+    finally:
+        for contender in contenders:
+            contender.close()
+
+
+def prepare(contests: list[Contest], folder: Path) -> None:
+    """Write the weights and ONNX files that the contests need."""
+    batches: dict[str, list[int]] = {}
+    for contest in contests:
+        if contest.section in ("encoder", "onnx"):
+            exported = batches.setdefault(contest.arguments["encoder"], [])
+            exported.extend([contest.arguments["batch"]] if contest.section == "onnx" else [])
+    for encoder, onnx_batches in batches.items():
+        with _started(["prepare"], {"encoder": encoder, "onnx_batches": onnx_batches}, folder):
+            pass
+
+
+def hold(contest: Contest, repeats: int, folder: Path) -> dict:
+    """Let the contenders of one contest take turns.
+
+    Args:
+        contest: Who competes.
+        repeats: Turns of each.
+        folder: Where `prepare` wrote.
+
+    Returns:
+        Times in ms, the speed-up, and the largest difference between the outputs relative to their largest value.
+
+    Raises:
+        RuntimeError: If the outputs differ by more than `TOLERANCE`, or a contender fails.
+    """
+    with _started(contest.contenders, contest.arguments, folder) as contenders:
+        for _ in range(repeats):
+            for contender in contenders:
+                contender.take_turn(contest.calls)
+        result = {"section": contest.section, "title": contest.title, "goal": contest.goal}
+        result["contenders"] = [_summary(contender) for contender in contenders]
+        if contest.rival is not None:
+            ours, rival = contenders
+            result["speedup"] = min(rival.seconds) / min(ours.seconds)
+            result["difference"] = _difference(contest, ours.output, rival.output)
+    return result
+
+
+def _summary(contender: Contender) -> dict:
+    milliseconds = [round(1e3 * s, 3) for s in contender.seconds]
+    return {
+        "name": contender.name,
+        "threads": contender.threads,
+        "min_ms": min(milliseconds),
+        "median_ms": statistics.median(milliseconds),
+        "samples_ms": milliseconds,
+    }
+
+
+def _difference(contest: Contest, ours: list[np.ndarray], rival: list[np.ndarray]) -> float:
+    difference = max(float(np.abs(a - b).max() / np.abs(b).max()) for a, b in zip(ours, rival, strict=True))
+    if not difference <= TOLERANCE:
+        raise RuntimeError(f"{contest.title}: the two sides differ by {difference:g}, so they cannot be compared.")
+    return difference
+
+
+def environment() -> dict:
+    """Versions, processor, threads and date."""
+    cpu = platform.processor()
+    if Path("/proc/cpuinfo").exists():
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        cpu = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), cpu)
+    return {
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "cpu": cpu,
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "versions": {package: importlib.metadata.version(package) for package in PACKAGES},
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "unset"),
+    }
+
+
+def table_row(result: dict) -> str:
+    """One line of the Markdown table."""
+    ours, *rival = result["contenders"]
+    cells = [result["title"], f"{ours['name']} {ours['min_ms']:.1f} ms"]
+    if rival:
+        cells += [f"{rival[0]['name']} {rival[0]['min_ms']:.1f} ms", f"{result['speedup']:.2f}", f"{result['goal']:g}"]
+        cells.append(f"{result['difference']:.0e}")
+    return "| " + " | ".join(cells + ["-"] * (6 - len(cells))) + " |"
+
+
+def write_json(path: Path, content: dict) -> None:
+    """Write the report under a temporary name, then rename it."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(content, indent=1) + "\n")
+    os.replace(temporary, path)
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default=",".join(SECTIONS), help=f"sections, of {','.join(SECTIONS)} (default: all)")
+    parser.add_argument("--repeats", type=int, default=10, help="turns of each contender (default: %(default)s)")
+    parser.add_argument("--output", type=Path, metavar="F.json", help="also write the results as json")
+    arguments = parser.parse_args()
+    arguments.only = arguments.only.split(",")
+    unknown = sorted(set(arguments.only) - set(SECTIONS))
+    if unknown:
+        parser.error(f"argument --only: unknown section {', '.join(unknown)}: choose from {', '.join(SECTIONS)}")
+    if arguments.repeats < 1:
+        parser.error("argument --repeats: must be at least 1")
+    return arguments
+
+
+def main() -> None:
+    """Run the benchmark."""
+    arguments = parse_arguments()
+    contests = [contest for contest in CONTESTS if contest.section in arguments.only]
+    report = {"environment": environment(), "results": []}
+    versions = ", ".join(f"{name} {version}" for name, version in report["environment"]["versions"].items())
+    print(f"{report['environment']['cpu']}, {report['environment']['cores']} cores; {versions}\n")
+    print("| What | Ours | Rival | Speed-up | Goal | Relative difference |\n|---|---|---|---|---|---|")
+    with tempfile.TemporaryDirectory(prefix="cliff_benchmark") as folder:
+        prepare(contests, Path(folder))
+        for contest in contests:
+            report["results"].append(hold(contest, arguments.repeats, Path(folder)))
+            print(table_row(report["results"][-1]), flush=True)
+    if arguments.output:
+        write_json(arguments.output, report)
+
+
+if __name__ == "__main__":
+    main()

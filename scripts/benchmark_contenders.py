@@ -1,0 +1,256 @@
+"""What `benchmark.py` times, one contender per process: python scripts/benchmark_contenders.py NAME ARGUMENTS FOLDER.
+
+A contender is a function of the folder of the run and its own arguments (json on the command line). It returns the
+call to be timed, whose output, a list of arrays, shows the driver that both sides of a contest compute the same.
+
+The process runs its call `WARM_UPS` times, saves the output as `FOLDER/output_<pid>.npz` and prints `ready` and what it
+says about its threads. Every number N on its standard input is then answered by one json line: the seconds of N calls.
+"""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+ROOT = Path(__file__).resolve().parent.parent
+WARM_UPS = 3
+CROP_HW = (256, 192)
+RENDER_HW = (720, 1280)
+SMPLX_EXTRA_JOINTS = (
+    *("nose", "reye", "leye", "rear", "lear"),
+    *("LBigToe", "LSmallToe", "LHeel", "RBigToe", "RSmallToe", "RHeel"),
+    *("lthumb", "lindex", "lmiddle", "lring", "lpinky", "rthumb", "rindex", "rmiddle", "rring", "rpinky"),
+)
+Call = Callable[[], list[np.ndarray]]
+
+
+def prepare(folder: Path, encoder: str, onnx_batches: list[int]) -> Call:
+    """Not a contender: write the weights and the location feature for PyTorch, and the ONNX files."""
+    from cliff_ms import camera
+    from cliff_ms.deploy import example_inputs, export_network
+    from cliff_ms.torch_weights import save_torch, to_torch
+
+    cliff, meta = _cliff(encoder)
+    save_torch(folder / f"{encoder}.pt", to_torch({p.name: p.asnumpy() for p in cliff.get_parameters()}, meta))
+    location = camera.bbox_info(*example_inputs(meta.model, 1)[1:], meta.model.bbox_norm)
+    np.save(folder / "bbox_info.npy", location.astype(np.float32))
+    for batch in onnx_batches:
+        export_network(cliff, meta, folder / f"{encoder}_{batch}.onnx", "onnx", batch)
+    return lambda: []
+
+
+def mindspore_encoder(folder: Path, encoder: str, batch: int) -> Call:
+    """The encoder in MindSpore's graph mode."""
+    cliff, _ = _cliff(encoder)
+    from mindspore import Tensor  # after cliff_ms, which sets the environment
+
+    image = Tensor(_images(batch))
+    return lambda: [cliff.encoder(image).asnumpy()]
+
+
+def torch_encoder(folder: Path, encoder: str, batch: int) -> Call:
+    """The encoder in eager PyTorch."""
+    import torch
+
+    net, image = _torch_cliff(folder, encoder).encoder, torch.from_numpy(_images(batch))
+
+    @torch.inference_mode()
+    def call() -> list[np.ndarray]:
+        return [net(image).numpy()]
+
+    return call
+
+
+def onnxruntime_cliff(folder: Path, encoder: str, batch: int) -> Call:
+    """The exported network, as `demo.py --engine onnxruntime` runs it: rotations, betas, crop camera."""
+    from cliff_ms.deploy import example_inputs, onnx_network
+
+    run, meta, _ = onnx_network(folder / f"{encoder}_{batch}.onnx")
+    inputs = [_images(batch), *example_inputs(meta.model, batch)[1:]]
+    return lambda: list(run(*inputs)[:3])
+
+
+def torch_cliff(folder: Path, encoder: str, batch: int) -> Call:
+    """The same network in eager PyTorch."""
+    import torch
+
+    net, image = _torch_cliff(folder, encoder), torch.from_numpy(_images(batch))
+    location = torch.from_numpy(np.load(folder / "bbox_info.npy")).expand(batch, 3)
+
+    @torch.inference_mode()
+    def call() -> list[np.ndarray]:
+        return [output.numpy() for output in net(image, location)]
+
+    return call
+
+
+def mindspore_smpl(folder: Path, batch: int, backward: bool) -> Call:
+    """Our SMPL Cell: vertices and 45 joints, or, `backward`, the gradients of their mean squares."""
+    from mindspore import Tensor, nn, ops
+
+    from cliff_ms import SMPL, load_body, runtime
+
+    class Energy(nn.Cell):
+        def __init__(self, smpl: SMPL) -> None:
+            super().__init__()
+            self.smpl = smpl
+
+        def construct(self, betas: Tensor, rotmats: Tensor) -> Tensor:
+            vertices, joints = self.smpl(betas, rotmats)
+            return (vertices * vertices).mean() + (joints * joints).mean()
+
+    class Gradient(nn.Cell):
+        def __init__(self, net: nn.Cell) -> None:
+            super().__init__()
+            self.net = net
+            self.grad = ops.GradOperation(get_all=True)
+
+        def construct(self, betas: Tensor, rotmats: Tensor) -> tuple[Tensor, Tensor]:
+            return self.grad(self.net)(betas, rotmats)
+
+    runtime.setup_device("CPU")
+    net = SMPL(load_body())
+    if backward:
+        net = Gradient(Energy(net))
+    inputs = [Tensor(a) for a in _smpl_inputs(batch)]
+    return lambda: [output.asnumpy() for output in net(*inputs)]
+
+
+def smplx_smpl(folder: Path, batch: int, backward: bool) -> Call:
+    """The same body in smplx."""
+    import smplx
+    import torch
+    from smplx.utils import Struct
+
+    body = dict(np.load(ROOT / "model_zoo" / "body" / "neutral.npz"))
+    vertex_ids = dict(zip(SMPLX_EXTRA_JOINTS, body["extra_vertex_ids"].tolist(), strict=True))
+    net = smplx.SMPL("", data_struct=Struct(**body), batch_size=batch, vertex_ids=vertex_ids)
+    betas, rotmats = (torch.from_numpy(a).requires_grad_(backward) for a in _smpl_inputs(batch))
+
+    def forward() -> tuple[torch.Tensor, torch.Tensor]:
+        output = net(betas=betas, global_orient=rotmats[:, :1], body_pose=rotmats[:, 1:], pose2rot=False)
+        return output.vertices, output.joints
+
+    @torch.inference_mode()
+    def call() -> list[np.ndarray]:
+        return [output.numpy() for output in forward()]
+
+    def call_backward() -> list[np.ndarray]:
+        vertices, joints = forward()
+        energy = vertices.square().mean() + joints.square().mean()
+        return [gradient.numpy() for gradient in torch.autograd.grad(energy, (betas, rotmats))]
+
+    return call_backward if backward else call
+
+
+def rasterize_body(folder: Path) -> Call:
+    """The z-buffer alone: the bundled body, as tall as the picture."""
+    from cliff_ms.render import rasterize
+
+    vertices, faces, focal_length = _placed_body()
+    return lambda: [rasterize(vertices, faces, focal_length, RENDER_HW).depth]
+
+
+def render_body(folder: Path) -> Call:
+    """The overlay of the demo: rasterized, shaded and blended into the photo."""
+    from cliff_ms.render import PALETTE, render_overlay
+
+    vertices, faces, focal_length = _placed_body()
+    photo = np.full((*RENDER_HW, 3), 127, np.uint8)
+    return lambda: [render_overlay(photo, [(vertices, PALETTE[0])], faces, focal_length)]
+
+
+def _placed_body() -> tuple[np.ndarray, np.ndarray, float]:
+    from cliff_ms import load_body
+
+    body = load_body()
+    upright = body.v_template * [1, -1, -1]  # y up, facing +z, to y down, facing the camera
+    focal_length = float(np.hypot(*RENDER_HW))
+    height = np.ptp(upright[:, 1])
+    placed = upright - upright.mean(0) + [0, 0, 1.1 * focal_length * height / RENDER_HW[0]]
+    return placed.astype(np.float32), body.faces, focal_length
+
+
+def _images(batch: int) -> np.ndarray:
+    return np.random.default_rng(0).standard_normal((batch, 3, *CROP_HW), np.float32)
+
+
+def _smpl_inputs(batch: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    rotmats = Rotation.from_rotvec(rng.normal(0, 0.4, (batch * 24, 3))).as_matrix().reshape(batch, 24, 3, 3)
+    return rng.standard_normal((batch, 10), np.float32), rotmats.astype(np.float32)
+
+
+def _cliff(encoder: str):  # noqa: ANN202  naming the types would load MindSpore in PyTorch's processes
+    """CLIFF with the same weights in every process, and their description."""
+    import mindspore as ms
+
+    from cliff_ms import runtime
+    from cliff_ms.checkpoint import WeightsMeta
+    from cliff_ms.config import ModelConfig
+    from cliff_ms.models.cliff import build_model
+
+    runtime.setup_device("CPU")
+    ms.set_seed(0)
+    config = ModelConfig(encoder=encoder)
+    cliff = build_model(config).set_train(False)
+    for parameter in cliff.get_parameters():
+        if parameter.name.endswith("gamma"):  # activations stay near 1 without training
+            parameter.set_data(ms.Tensor(np.full(parameter.shape, 0.35, np.float32)))
+    return cliff, WeightsMeta(config, origin="benchmark")
+
+
+def _torch_cliff(folder: Path, encoder: str):  # noqa: ANN202  as above, the other way round
+    import torch
+    from torch_reference import CLIFF, ENCODERS
+
+    content = torch.load(folder / f"{encoder}.pt", weights_only=True)["model"]
+    net = CLIFF(ENCODERS[encoder]())
+    net.load_state_dict({name.removeprefix("module."): value for name, value in content.items()})
+    return net.eval()
+
+
+def _threads() -> str:
+    torch = sys.modules.get("torch")
+    return f"torch {torch.get_num_threads()}" if torch else "library default"
+
+
+def main() -> None:
+    """Serve the contender that the command line names."""
+    name, arguments, folder = sys.argv[1], json.loads(sys.argv[2]), Path(sys.argv[3])
+    call = CONTENDERS[name](folder, **arguments)
+    for _ in range(WARM_UPS):
+        output = call()
+    np.savez(folder / f"output_{os.getpid()}.npz", *output)
+    print("ready", _threads(), flush=True)
+    for line in sys.stdin:
+        seconds = []
+        for _ in range(int(line)):
+            start = time.perf_counter()
+            call()
+            seconds.append(time.perf_counter() - start)
+        print(json.dumps(seconds), flush=True)
+
+
+CONTENDERS = {
+    function.__name__: function
+    for function in (
+        prepare,
+        mindspore_encoder,
+        torch_encoder,
+        onnxruntime_cliff,
+        torch_cliff,
+        mindspore_smpl,
+        smplx_smpl,
+        rasterize_body,
+        render_body,
+    )
+}
+
+if __name__ == "__main__":
+    main()
