@@ -1,9 +1,11 @@
 """Photos, folders and videos in; parameters, pictures, meshes and a web page out."""
 
+import functools
 import logging
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -173,21 +175,35 @@ class Demo:
         return page
 
     def _entries(self, inputs: list[Path]) -> Iterator[PageEntry]:
-        for path in tqdm(inputs, unit="file", disable=len(inputs) == 1 and not is_video(inputs[0])):
-            start = time.perf_counter()
-            try:
-                entry = self._video(path) if is_video(path) else self._photo(path)
-            except InputError as error:
-                log.error("error: %s", error)
-                self.failed.append(path)
-                continue
-            self.seconds.append(time.perf_counter() - start)
-            yield entry
+        with ThreadPoolExecutor(max_workers=1) as drawer:
+            drawing = None
+            for path in tqdm(inputs, unit="file", disable=len(inputs) == 1 and not is_video(inputs[0])):
+                start = time.perf_counter()
+                estimated = self._attempt(path, self._video if is_video(path) else self._photo, path)
+                if drawing is not None:
+                    yield from drawing.result()
+                # One photo is drawn and written while the network works on the next.
+                drawing = drawer.submit(self._attempt, path, *estimated) if estimated else None
+                self.seconds += [time.perf_counter() - start] * len(estimated)
+            if drawing is not None:
+                yield from drawing.result()
 
-    def _photo(self, path: Path) -> PageEntry:
+    def _attempt(self, path: Path, work: Callable, *arguments: object) -> list:
+        """The result of some work on a file, or nothing after reporting what is wrong with the file."""
+        try:
+            return [work(*arguments)]
+        except InputError as error:
+            log.error("error: %s", error)
+            self.failed.append(path)
+            return []
+
+    def _photo(self, path: Path) -> Callable[[], PageEntry]:
         image = read_image(path)
         people = self.predictor(image, self.find(image, path), self.focal_length)
-        overlay, side = self._draw(image, people)
+        return functools.partial(self._draw_photo, path, image, people)
+
+    def _draw_photo(self, path: Path, image: np.ndarray, people: People) -> PageEntry:
+        overlay, side = self._overlay(image, people), self._side(people)
         write_image(self._output(path, "overlay.jpg"), overlay)
         write_image(self._output(path, "side.jpg"), side)
         self._save(path, [people.to_arrays(path.name)])
@@ -203,29 +219,36 @@ class Demo:
         self.rows += [{"file": path.name, **row} for row in rows]
         return PageEntry(path.name, overlay, side, _page_people(people, rows), files)
 
-    def _video(self, path: Path) -> PageEntry:
+    def _video(self, path: Path) -> Callable[[], PageEntry]:
         arrays, shown = [], None
         output = self._output(path, "overlay.mp4")
         with VideoReader(path) as reader, VideoWriter(output, reader.fps, reader.img_hw) as writer:
             for frame, image in enumerate(tqdm(reader, path.name, reader.frame_count or None, leave=False)):
                 people = self.predictor(image, self.find(image, path, frame), self.focal_length)
-                overlay, side = self._draw(image, people)
+                overlay = self._overlay(image, people)
                 writer.write(overlay)
                 arrays.append(people.to_arrays(f"{path.name}/{frame:06d}", frame))
                 if shown is None or (len(people) and not len(shown[0])):
-                    shown = people, overlay, side  # the first frame with somebody in it stands for the video
+                    shown = people, overlay  # the first frame with somebody in it stands for the video
         self._save(path, arrays)
-        people, overlay, side = shown
-        self.rows.append(
-            {"file": path.name, "person": f"{sum(len(a['shape']) for a in arrays)} in {len(arrays)} frames"}
+        people, overlay = shown
+        count = sum(len(a["shape"]) for a in arrays)
+        self.rows.append({"file": path.name, "person": f"{count} in {len(arrays)} frames"})
+        entry = PageEntry(
+            path.name,
+            overlay,
+            self._side(people),
+            _page_people(people, describe(people)),
+            {"parameters": f"{path.stem}_cliff.npz"},
+            output.name,
         )
-        files = {"parameters": f"{path.stem}_cliff.npz"}
-        return PageEntry(path.name, overlay, side, _page_people(people, describe(people)), files, output.name)
+        return lambda: entry
 
-    def _draw(self, image: np.ndarray, people: People) -> tuple[np.ndarray, np.ndarray]:
-        meshes = [(vertices, _colour(k)) for k, vertices in enumerate(people.vertices)]
-        overlay = render_overlay(image, meshes, self.body.faces, people.focal_length)
-        return overlay, render_side(meshes, self.body.faces, people.focal_length, people.img_hw)
+    def _overlay(self, image: np.ndarray, people: People) -> np.ndarray:
+        return render_overlay(image, _meshes(people), self.body.faces, people.focal_length)
+
+    def _side(self, people: People) -> np.ndarray:
+        return render_side(_meshes(people), self.body.faces, people.focal_length, people.img_hw)
 
     def _save(self, path: Path, arrays: list[dict[str, np.ndarray]]) -> None:
         joined = {key: np.concatenate([a[key] for a in arrays]) for key in arrays[0]}
@@ -237,7 +260,7 @@ class Demo:
 
 
 def describe(people: People) -> list[dict]:
-    """What the tables say of each person: number, box in px, distance of the pelvis and height of the body in m."""
+    """What the tables say of each person: number, score, box in px, and where the pelvis is, in m."""
     rows = []
     for k in range(len(people)):
         rows.append(
@@ -254,6 +277,10 @@ def describe(people: People) -> list[dict]:
 
 def _page_people(people: People, rows: list[dict]) -> list[Person]:
     return [Person(people.vertices[k], _colour(k), row) for k, row in enumerate(rows)]
+
+
+def _meshes(people: People) -> list[tuple[np.ndarray, tuple[float, float, float]]]:
+    return [(vertices, _colour(k)) for k, vertices in enumerate(people.vertices)]
 
 
 def _colour(k: int) -> tuple[float, float, float]:
