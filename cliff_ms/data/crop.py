@@ -28,6 +28,8 @@ def box_to_crop(boxes: np.ndarray, crop_hw: tuple[int, int], rescale: float = 1.
 def crop_affine(image: np.ndarray, center: np.ndarray, size: float, crop_hw: tuple[int, int]) -> np.ndarray:
     """Cut out and resize in one sub-pixel affine warp; what lies outside the image is black.
 
+    An image that is shrunk twice or more is averaged first.
+
     Args:
         image: (H, W, 3) uint8 RGB.
         center: (2,) px.
@@ -37,12 +39,61 @@ def crop_affine(image: np.ndarray, center: np.ndarray, size: float, crop_hw: tup
     Returns:
         (h, w, 3) uint8 RGB.
     """
-    step = size / crop_hw[0]  # px of the image per px of the crop
+    reduction = fitting_reduction(size / crop_hw[0])
+    return warp(shrink(image, reduction), crop_to_image(center, size, crop_hw) / reduction, crop_hw)
+
+
+def crop_to_image(center: np.ndarray, size: float, crop_hw: tuple[int, int]) -> np.ndarray:
+    """The (2, 3) affine map from px of the crop to px of the image; arguments as for `crop_affine`."""
+    step = size / crop_hw[0]
     corner = np.asarray(center) - step * np.array(crop_hw[::-1]) / 2
-    # OpenCV counts from pixel centres, the camera from the corner of the first pixel: half a pixel on either side.
-    shift = corner + step / 2 - 0.5
-    inverse = np.array([[step, 0, shift[0]], [0, step, shift[1]]])
-    return cv2.warpAffine(image, inverse, crop_hw[::-1], flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
+    return np.array([[step, 0, corner[0]], [0, step, corner[1]]])
+
+
+def warp(image: np.ndarray, to_image: np.ndarray, crop_hw: tuple[int, int]) -> np.ndarray:
+    """Sample an image bilinearly; black outside.
+
+    Args:
+        image: (H, W, 3) uint8.
+        to_image: (2, 3), px of the result to px of the image, both with (0.5, 0.5) in the middle of the first.
+        crop_hw: Height and width of the result.
+
+    Returns:
+        (h, w, 3) uint8.
+    """
+    matrix = to_image.copy()
+    matrix[:, 2] += matrix[:, :2].sum(1) / 2 - 0.5  # OpenCV counts from pixel centres: half a pixel on either side
+    return cv2.warpAffine(image, matrix, crop_hw[::-1], flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
+
+
+def fitting_reduction(step: float) -> int:
+    """The strongest of JPEG's own reductions that leaves at least one px per px of the crop.
+
+    Args:
+        step: px of the picture per px of the crop.
+
+    Returns:
+        1, 2, 4 or 8.
+    """
+    return max((reduction for reduction in (2, 4, 8) if reduction <= step), default=1)
+
+
+def shrink(image: np.ndarray, reduction: int) -> np.ndarray:
+    """Mean over squares, which is what JPEG's own reduction amounts to.
+
+    Args:
+        image: (H, W, 3) uint8.
+        reduction: 1, 2, 4 or 8.
+
+    Returns:
+        (ceil(H / reduction), ceil(W / reduction), 3) uint8; px (x, y) of the image is (x, y) / reduction.
+    """
+    if reduction == 1:
+        return image
+    height, width = image.shape[:2]
+    padded = cv2.copyMakeBorder(image, 0, -height % reduction, 0, -width % reduction, cv2.BORDER_REPLICATE)
+    size = (padded.shape[1] // reduction, padded.shape[0] // reduction)
+    return cv2.resize(padded, size, interpolation=cv2.INTER_AREA)
 
 
 def crop_rounded(image: np.ndarray, center: np.ndarray, size: float, crop_hw: tuple[int, int]) -> np.ndarray:

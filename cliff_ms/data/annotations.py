@@ -1,0 +1,331 @@
+"""Annotations: one schema for what a data set knows about its people, and the files it is read from.
+
+A file is recognised by what it holds. N is the number of people, one per row, counted from 0.
+
+- npz with `imgname center scale`: SPIN's, CLIFF's cliffGT and our own; of these keys, whichever are there are taken:
+  `part S pose shape has_smpl focal_l global_t img_hw`, and `input_keypoints` in the order of `input_joint_set`.
+- npz with `pose_cam` too: BEDLAM's with SMPL bodies; `part` or `gtkps`, `pose_cam shape trans_cam cam_ext cam_int`.
+- json with `data`: EFT's; `gt_keypoint_2d parm_pose parm_shape bbox_center bbox_scale imageName`.
+
+`scale` is the box height / 200. SPIN's, EFT's and BEDLAM's boxes are square, cliffGT's are 4:3: the height is taken as
+it is in either case, and the width of the crop follows from the network's input.
+"""
+
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from cliff_ms.errors import InputError
+from cliff_ms.files import atomic_path, normalise_name, read_json, require_file
+from cliff_ms.keypoints import JOINT_SETS, SMPL24, SPIN24
+
+_PIXELS_PER_SCALE = 200  # SPIN's and the authors' unit of `scale`
+_KEYS = frozenset(
+    "imgname center scale part S pose shape has_smpl focal_l global_t img_hw input_keypoints input_joint_set pose_cam "
+    "trans_cam cam_ext cam_int gtkps".split()
+)
+_SMPLX_POSE = 165  # numbers of a SMPL-X pose: body, jaw, eyes and hands
+
+
+@dataclass(frozen=True, eq=False)
+class Annotations:
+    """People and what is known of them, one row each; float32 arrays. A label that is missing is 0 with confidence 0.
+
+    Attributes:
+        image_names: (N,) str, relative to a folder that the user names.
+        center: (N, 2) px, full image.
+        size: (N,) px, the crop height b = 200 * scale.
+        keypoints2d: (N, 24, 3) px of the full image and a confidence in [0, 1]; order `keypoints.SPIN24`.
+        keypoints3d: (N, 24, 4) m along the axes of the camera, of any origin, and a confidence; same order.
+        pose: (N, 72) axis-angle in rad, the root's relative to the camera.
+        betas: (N, 10).
+        has_smpl: (N,) 0 or 1, whether pose and betas are known.
+        focal_length: (N,) px, NaN where it is not known.
+        img_hw: (N, 2) px, or None.
+        translation: (N, 3) m, SMPL's translation in the full-image camera (the pelvis is at J0(betas) + translation),
+            or None.
+        input_keypoints: (N, K, 3) px of the full image and confidence: what a keypoint model reads; or None.
+        input_joint_set: Order of the K, a key of `keypoints.JOINT_SETS`; None without them.
+    """
+
+    image_names: np.ndarray
+    center: np.ndarray
+    size: np.ndarray
+    keypoints2d: np.ndarray
+    keypoints3d: np.ndarray
+    pose: np.ndarray
+    betas: np.ndarray
+    has_smpl: np.ndarray
+    focal_length: np.ndarray
+    img_hw: np.ndarray | None = None
+    translation: np.ndarray | None = None
+    input_keypoints: np.ndarray | None = None
+    input_joint_set: str | None = None
+
+    def __len__(self) -> int:
+        return len(self.image_names)
+
+
+def load_annotations(path: str | Path) -> Annotations:
+    """Read and check the annotations of a data set.
+
+    Args:
+        path: One of the files of the table above.
+
+    Returns:
+        The annotations, every value finite (but for an unknown focal length).
+
+    Raises:
+        InputError: Missing, damaged or foreign file, SMPL-X bodies, no rows, or a value that is wrong; the message
+            names the file, the key and the first such row.
+    """
+    path = require_file(path, "Annotation file")
+    columns = _Columns(path, _read_eft(path) if _is_json(path) else _read_npz(path))
+    return _from_bedlam(columns) if "pose_cam" in columns else _from_spin(columns)
+
+
+def save_annotations(path: str | Path, annotations: Annotations) -> None:
+    """Write annotations as our own npz, under a temporary name that is then renamed.
+
+    Args:
+        path: Name that ends in '.npz'.
+        annotations: What `load_annotations` will give again.
+
+    Raises:
+        InputError: If the folder cannot be written.
+    """
+    arrays = {
+        "imgname": annotations.image_names,
+        "center": annotations.center,
+        "scale": annotations.size.astype(np.float64) / _PIXELS_PER_SCALE,
+        "part": annotations.keypoints2d,
+        "S": annotations.keypoints3d,
+        "pose": annotations.pose,
+        "shape": annotations.betas,
+        "has_smpl": annotations.has_smpl,
+        "focal_l": annotations.focal_length,
+        "img_hw": annotations.img_hw,
+        "global_t": annotations.translation,
+        "input_keypoints": annotations.input_keypoints,
+        "input_joint_set": annotations.input_joint_set,
+    }
+    with atomic_path(path) as temporary:
+        np.savez_compressed(temporary, **{key: array for key, array in arrays.items() if array is not None})
+
+
+class _Columns:
+    """The arrays of one file under their keys, checked as they are taken."""
+
+    def __init__(self, path: Path, arrays: dict[str, np.ndarray]) -> None:
+        self.path = path
+        self.arrays = arrays
+        self.count = len(self.image_names())
+
+    def __contains__(self, key: str) -> bool:
+        return key in self.arrays
+
+    def image_names(self) -> np.ndarray:
+        """(N,) str."""
+        names = self._required("imgname")
+        if names.ndim != 1 or names.dtype.kind not in "US":
+            raise self._error("imgname", f"must be a list of strings, but has shape {names.shape}, type {names.dtype}")
+        if not len(names):
+            raise InputError(f"Annotation file '{self.path}' holds no rows.")
+        return np.array([normalise_name(name) for name in names.astype(np.str_).tolist()])
+
+    def get(self, key: str, *shape: int, allow_nan: bool = False) -> np.ndarray:
+        """A column that must be there, (N, *shape) float32 and finite."""
+        array = self._required(key)
+        expected = (self.count, *shape)
+        if array.dtype.kind not in "fiub" or array.shape != expected:
+            raise self._error(key, f"must be numbers of shape {expected}, but has shape {array.shape}, {array.dtype}")
+        array = array.astype(np.float32)
+        self.check(key, np.isfinite(array) | (np.isnan(array) if allow_nan else False), array, "must be finite")
+        return array
+
+    def optional(self, key: str, *shape: int, allow_nan: bool = False) -> np.ndarray | None:
+        """The same for a column that may be missing: None then."""
+        return self.get(key, *shape, allow_nan=allow_nan) if key in self.arrays else None
+
+    def points(self, key: str, count: int, channels: int) -> np.ndarray | None:
+        """Points with confidence in the last channel, those of confidence 0 all zero; None if there are none."""
+        array = self.optional(key, count, channels)
+        if array is not None:
+            confidence = array[..., -1]
+            self.check(key, (confidence >= 0) & (confidence <= 1), confidence, "must have confidences in [0, 1]")
+            array[confidence == 0] = 0
+        return array
+
+    def check(self, key: str, good: np.ndarray, array: np.ndarray, rule: str) -> None:
+        """Raise for the first row that is not good."""
+        if not good.all():
+            place = tuple(np.argwhere(~good)[0])
+            raise self._error(key, f"{rule}, but holds {array[place]}", f", row {place[0]}")
+
+    def _required(self, key: str) -> np.ndarray:
+        if key not in self.arrays:
+            raise InputError(
+                f"Annotation file '{self.path}': key '{key}' is missing; expected an npz as SPIN, CLIFF (cliffGT), "
+                "BEDLAM or this project write it, or EFT's json."
+            )
+        return self.arrays[key]
+
+    def _error(self, key: str, problem: str, row: str = "") -> InputError:
+        return InputError(f"Annotation file '{self.path}'{row}: '{key}' {problem}.")
+
+
+def _from_spin(columns: _Columns) -> Annotations:
+    """SPIN's keys, of which cliffGT, our own files and `_read_eft` give more or fewer."""
+    count = columns.count
+    pose, betas = columns.optional("pose", 72), columns.optional("shape", 10)
+    has_smpl = columns.optional("has_smpl")
+    if has_smpl is None:  # SPIN's rule
+        has_smpl = np.full(count, pose is not None and betas is not None, np.float32)
+    columns.check("has_smpl", np.isin(has_smpl, (0, 1)), has_smpl, "must be 0 or 1")
+    if has_smpl.any() and (pose is None or betas is None):
+        missing = "pose" if pose is None else "shape"
+        raise InputError(f"Annotation file '{columns.path}': has_smpl is 1, but key '{missing}' is missing.")
+    keypoints, joint_set = _input_keypoints(columns)
+    return _checked(
+        columns,
+        keypoints2d=columns.points("part", len(SPIN24), 3),
+        keypoints3d=columns.points("S", len(SPIN24), 4),
+        pose=pose,
+        betas=betas,
+        has_smpl=has_smpl,
+        focal_length=columns.optional("focal_l", allow_nan=True),
+        img_hw=columns.optional("img_hw", 2),
+        translation=columns.optional("global_t", 3),
+        input_keypoints=keypoints,
+        input_joint_set=joint_set,
+    )
+
+
+def _input_keypoints(columns: _Columns) -> tuple[np.ndarray | None, str | None]:
+    if "input_keypoints" not in columns:
+        return None, None
+    joint_set = str(columns.arrays.get("input_joint_set"))
+    if joint_set not in JOINT_SETS:
+        raise InputError(
+            f"Annotation file '{columns.path}': 'input_keypoints' needs an 'input_joint_set' out of "
+            f"{', '.join(JOINT_SETS)}, but it is '{joint_set}'."
+        )
+    return columns.points("input_keypoints", len(JOINT_SETS[joint_set]), 3), joint_set
+
+
+def _from_bedlam(columns: _Columns) -> Annotations:
+    """BEDLAM: bodies in the camera frame, its translation in two parts, calibrated cameras."""
+    if columns.arrays["pose_cam"].shape[1:] == (_SMPLX_POSE,):
+        raise InputError(
+            f"Annotation file '{columns.path}': 'pose_cam' holds SMPL-X poses ({_SMPLX_POSE} numbers), whose joints "
+            "and shape space are not SMPL's; use BEDLAM's files with SMPL bodies (72 numbers)."
+        )
+    keypoints2d = columns.points("part", len(SPIN24), 3) if "part" in columns else _bedlam_keypoints(columns)
+    focal_length = img_hw = translation = None
+    if "cam_int" in columns:
+        camera = columns.get("cam_int", 3, 3)
+        focal_length = (camera[:, 0, 0] + camera[:, 1, 1]) / 2
+        img_hw = 2 * camera[:, [1, 0], 2]  # BEDLAM's optical axis meets the middle of the image
+    if "trans_cam" in columns:
+        translation = columns.get("trans_cam", 3) + columns.get("cam_ext", 4, 4)[:, :3, 3]
+    return _checked(
+        columns,
+        keypoints2d=keypoints2d,
+        keypoints3d=columns.points("S", len(SPIN24), 4),
+        pose=columns.get("pose_cam", 72),
+        betas=columns.get("shape", 10),
+        has_smpl=np.ones(columns.count, np.float32),
+        focal_length=focal_length,
+        img_hw=img_hw,
+        translation=translation,
+    )
+
+
+def _bedlam_keypoints(columns: _Columns) -> np.ndarray | None:
+    """The joints of the body in `gtkps`, as far as SPIN's 24 have them."""
+    joints = columns.arrays.get("gtkps")
+    if joints is None:
+        return None
+    if joints.ndim != 3 or joints.shape[1] < len(SMPL24):
+        raise InputError(
+            f"Annotation file '{columns.path}': 'gtkps' must have shape (N, {len(SMPL24)} or more, 3), but has shape "
+            f"{joints.shape}."
+        )
+    joints = columns.get("gtkps", joints.shape[1], 3)
+    keypoints = np.zeros((columns.count, len(SPIN24), 3), np.float32)
+    for index, name in enumerate(SPIN24):
+        if name in SMPL24:
+            keypoints[:, index, :2] = joints[:, SMPL24.index(name), :2]
+            keypoints[:, index, 2] = 1  # projected, so known
+    return keypoints
+
+
+def _checked(columns: _Columns, **values: np.ndarray | str | None) -> Annotations:
+    """Fill what is missing with zeros, and check what all files have."""
+    size = columns.get("scale") * _PIXELS_PER_SCALE
+    columns.check("scale", size > 0, size / _PIXELS_PER_SCALE, "must be positive")
+    zeros = {"keypoints2d": (24, 3), "keypoints3d": (24, 4), "pose": (72,), "betas": (10,)}
+    for name, shape in zeros.items():
+        if values[name] is None:
+            values[name] = np.zeros((columns.count, *shape), np.float32)
+    if values["focal_length"] is None:
+        values["focal_length"] = np.full(columns.count, np.nan, np.float32)
+    focal_length, img_hw = values["focal_length"], values["img_hw"]
+    columns.check("focal_l", np.isnan(focal_length) | (focal_length > 0), focal_length, "must be positive")
+    if img_hw is not None:
+        columns.check("img_hw", img_hw > 0, img_hw, "must be positive")
+    return Annotations(image_names=columns.image_names(), center=columns.get("center", 2), size=size, **values)
+
+
+# --- Files to arrays -------------------------------------------------------------------------------------------------
+
+
+def _is_json(path: Path) -> bool:
+    with open(path, "rb") as file:
+        return file.read(64).lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"{", b"[")
+
+
+def _read_npz(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {key: file[key] for key in file.files if key in _KEYS}
+    except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, OSError, AttributeError, TypeError) as error:
+        raise InputError(f"Annotation file '{path}' is no npz or json that can be read ({error}).") from None
+
+
+def _read_eft(path: Path) -> dict[str, np.ndarray]:
+    """EFT's json as SPIN's arrays."""
+    content = read_json(path, "Annotation file")
+    rows = content.get("data") if isinstance(content, dict) else None
+    if not isinstance(rows, list):
+        raise InputError(f"Annotation file '{path}' is json, but not EFT's: it has no list 'data'.")
+    if not rows:
+        raise InputError(f"Annotation file '{path}' holds no rows.")
+
+    def column(key: str, *shape: int, dtype: type = np.float64) -> np.ndarray:
+        values = []
+        for index, row in enumerate(rows):
+            try:
+                values.append(np.array(row[key], dtype).reshape(shape))
+            except (KeyError, TypeError, ValueError):
+                what = f"numbers of shape {shape}" if shape else "one value"
+                raise InputError(f"Annotation file '{path}', row {index}: '{key}' must be {what}.") from None
+        return np.array(values)
+
+    rotmats = column("parm_pose", 24, 3, 3)
+    gap = np.abs(rotmats @ rotmats.swapaxes(-1, -2) - np.eye(3)).max((1, 2, 3))
+    wrong = ~((gap < 0.01) & (np.linalg.det(rotmats) > 0).all(1))
+    if wrong.any():
+        raise InputError(f"Annotation file '{path}', row {wrong.argmax()}: 'parm_pose' must hold rotation matrices.")
+    return {
+        "imgname": column("imageName", dtype=np.str_),
+        "center": column("bbox_center", 2),
+        "scale": column("bbox_scale"),
+        "part": column("gt_keypoint_2d", 49, 3)[:, -len(SPIN24) :],  # OpenPose's 25 come first
+        "pose": Rotation.from_matrix(rotmats.reshape(-1, 3, 3)).as_rotvec().reshape(len(rows), 72),
+        "shape": column("parm_shape", 10),
+    }

@@ -1,0 +1,157 @@
+"""What is trained and evaluated on: annotation files, mixed, ordered and sharded, as batches (see `BATCH_FIELDS`)."""
+
+import logging
+import threading
+
+import numpy as np
+
+from cliff_ms.config import Config, ModelConfig, SourceConfig
+from cliff_ms.data.loader import Batch
+from cliff_ms.data.occlusion import load_occluders
+from cliff_ms.data.source import BATCH_FIELDS as BATCH_FIELDS
+from cliff_ms.data.source import Source, collate
+from cliff_ms.errors import InputError
+
+_MAX_BAD_IMAGES = 100  # in a row: then it is not the odd bad file, but the folder or the disk
+
+log = logging.getLogger("cliff_ms")
+
+
+class TrainDataset:
+    """An endless row of augmented samples, cut into batches.
+
+    The sources are mixed by partition: an epoch is as long as the longest source, one uniform draw per place picks the
+    source by its share, and a source gives its rows in a shuffled order in which none comes again before all have been.
+    Epochs follow each other without a gap, so every sample of an epoch is used, and a batch may hold the end of one and
+    the start of the next. Global batch g takes the places g B R to (g + 1) B R for R ranks of B samples each; the ranks
+    share it. Order and augmentation of a place depend on the seed, the epoch and the place only: neither on the number
+    of workers nor on where a run was resumed. R ranks of B see together what one rank of R B sees.
+
+    Args:
+        config: The whole configuration.
+        rank: Number of this process, from 0.
+        world_size: Number of processes, R.
+
+    Attributes:
+        epoch_length: Samples of an epoch, all ranks together.
+        skipped: How often a bad image was replaced.
+
+    Raises:
+        InputError: What `Source` raises; a source without a row to learn from; an occluder that cannot be used.
+    """
+
+    def __init__(self, config: Config, rank: int = 0, world_size: int = 1) -> None:
+        occluders = load_occluders(config.augment.occluders) if config.augment.occluders else []
+        self._sources = [
+            Source(source, config.model, f"data.train[{k}]", config.augment, occluders)
+            for k, source in enumerate(config.data.train)
+        ]
+        self._rows = [_usable_rows(source) for source in self._sources]
+        self._shares = np.cumsum([source.weight for source in config.data.train])
+        self._seed = config.train.seed
+        self._batch_size = config.data.batch_size
+        self._skip_bad = config.data.bad_image == "skip"
+        self._rank, self._world_size = rank, world_size
+        self._orders: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        self.epoch_length = max(len(rows) for rows in self._rows)
+        self.skipped = 0
+        self._lock = threading.Lock()
+
+    def batch(self, index: int) -> Batch:
+        """Load one batch.
+
+        Args:
+            index: Number of the batch since the start of training, from 0.
+
+        Returns:
+            The arrays of `BATCH_FIELDS`.
+
+        Raises:
+            InputError: A bad image, and `data.bad_image` is 'stop'; or 100 in a row are bad.
+        """
+        first = (index * self._world_size + self._rank) * self._batch_size
+        places = [divmod(first + k, self.epoch_length) for k in range(self._batch_size)]
+        return collate([self._read(epoch, place) for epoch, place in places])
+
+    def _read(self, epoch: int, place: int) -> tuple[np.ndarray, ...]:
+        sources, positions = self._order(epoch)
+        source, rows = self._sources[sources[place]], self._rows[sources[place]]
+        attempts = min(len(rows), _MAX_BAD_IMAGES)
+        for shift in range(attempts):
+            row = rows[(positions[place] + shift) % len(rows)]
+            try:
+                return source.read(row, np.random.default_rng((self._seed, epoch, place, 1)))
+            except InputError as error:
+                if not self._skip_bad:
+                    raise InputError(f"{error} Set data.bad_image to 'skip' to train without it.") from None
+                with self._lock:
+                    self.skipped += 1
+                log.warning("skipped, another sample of the file takes its place: %s", error)
+        raise InputError(f"Annotation file '{source.path}': {attempts} images in a row cannot be read; see the log.")
+
+    def _order(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        """Which source and which of its usable rows comes at each place of an epoch, (L,) each."""
+        order = self._orders.get(epoch)
+        if order is None:
+            # NumPy pads seeds with zeros: the last number keeps this stream apart from those of the places.
+            rng = np.random.default_rng((self._seed, epoch, 0, 2))
+            sources = np.searchsorted(self._shares[:-1], rng.random(self.epoch_length), side="right")
+            positions = np.empty(self.epoch_length, np.intp)
+            for k, rows in enumerate(self._rows):
+                drawn = np.flatnonzero(sources == k)
+                rounds = -(-len(drawn) // len(rows))
+                shuffled = [rng.permutation(len(rows)) for _ in range(rounds)]
+                positions[drawn] = np.concatenate([*shuffled, np.zeros(0, np.intp)])[: len(drawn)]
+            order = sources, positions
+            self._orders = {**{e: o for e, o in self._orders.items() if abs(e - epoch) == 1}, epoch: order}
+        return order
+
+
+class EvalDataset:
+    """All rows of one file once, in order, as they are; the last batch is filled up with its last row.
+
+    Args:
+        source: The file and its image folder.
+        model: What the network reads, and how crops are cut.
+        batch_size: B.
+
+    Attributes:
+        count: Rows, without those that fill up.
+        annotations: All of them.
+
+    Raises:
+        InputError: What `Source` raises.
+    """
+
+    def __init__(self, source: SourceConfig, model: ModelConfig, batch_size: int) -> None:
+        self._source = Source(source, model, "data.val")
+        self._batch_size = batch_size
+        self.annotations = self._source.annotations
+        self.count = len(self._source)
+
+    def __len__(self) -> int:
+        return -(-self.count // self._batch_size)
+
+    def batch(self, index: int) -> Batch:
+        """Load one batch.
+
+        Args:
+            index: Number of the batch, from 0; batch k holds the rows from k B on.
+
+        Returns:
+            The arrays of `BATCH_FIELDS`; of the last batch, the first `count - (len - 1) * B` rows count.
+
+        Raises:
+            InputError: A bad image: leaving it out would change the score.
+        """
+        rows = np.arange(index * self._batch_size, (index + 1) * self._batch_size)
+        return collate([self._source.read(row) for row in np.minimum(rows, self.count - 1)])
+
+
+def _usable_rows(source: Source) -> np.ndarray:
+    rows = source.usable_rows()
+    if not len(rows):
+        raise InputError(f"Annotation file '{source.path}': none of its {len(source)} rows has a label to learn from.")
+    if len(rows) < len(source):
+        log.info("%s: %d of %d rows have labels to learn from", source.path, len(rows), len(source))
+    return rows

@@ -1,0 +1,179 @@
+"""One annotation file and its pictures: a row of it to the arrays of a sample."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from cliff_ms.camera import estimate_focal_length
+from cliff_ms.config import AugmentConfig, ModelConfig, SourceConfig
+from cliff_ms.data.annotations import load_annotations
+from cliff_ms.data.augment import Sample, augment, channel_noise, crop_to_input, cut
+from cliff_ms.data.crop import crop_rounded, fitting_reduction, normalize_image, normalize_keypoints
+from cliff_ms.data.occlusion import occlude
+from cliff_ms.data.pictures import Picture
+from cliff_ms.errors import InputError
+from cliff_ms.keypoints import convert_keypoints
+
+# One batch is a plain tuple of float32 arrays in this order (B samples; px of the frame, see `augment.Sample`):
+BATCH_FIELDS = (
+    "inputs",  # (B, 3, H, W) normalised crops, or (B, K, 3) normalised keypoints for a keypoint model
+    "center",  # (B, 2) px
+    "size",  # (B,) px
+    "img_hw",  # (B, 2) px
+    "focal_length",  # (B,) px
+    "keypoints2d",  # (B, 24, 3) px and confidence
+    "keypoints3d",  # (B, 24, 4) m and confidence
+    "rotmats",  # (B, 24, 3, 3)
+    "betas",  # (B, 10)
+    "has_smpl",  # (B,) 0 or 1
+)
+_PROBED_IMAGES = 100  # looked for when a source is opened, so that a wrong folder is found before training starts
+
+
+class Source:
+    """The rows of one annotation file.
+
+    Args:
+        config: The file and its image folder.
+        model: What the network reads.
+        key: Where the configuration names it, such as 'data.train[0]', for messages.
+        augmentation: How samples are varied; None to read them as they are.
+        occluders: Cut-outs for `occlusion.occlude`.
+
+    Attributes:
+        annotations: All rows.
+        reads_pixels: Whether the network reads crops; else it reads keypoints.
+
+    Raises:
+        InputError: What `load_annotations` raises; no image folder, or the first 100 images are not in it; for a
+            keypoint model, no input keypoints or no image sizes.
+    """
+
+    def __init__(
+        self,
+        config: SourceConfig,
+        model: ModelConfig,
+        key: str,
+        augmentation: AugmentConfig | None = None,
+        occluders: Sequence[np.ndarray] = (),
+    ) -> None:
+        self.path = config.annotations
+        self.annotations = load_annotations(config.annotations)
+        self.reads_pixels = model.encoder != "keypoints"
+        self._model = model
+        self._image_dir = Path(config.image_dir)
+        self._augmentation = augmentation
+        self._occluders = occluders
+        if self.reads_pixels:
+            self._check_images(config.image_dir, key)
+            return
+        for name in ("input_keypoints", "img_hw"):
+            if getattr(self.annotations, name) is None:
+                raise InputError(f"Annotation file '{self.path}': key '{name}' is missing; a keypoint model needs it.")
+        keypoints = (self.annotations.input_keypoints, self.annotations.input_joint_set, model.joint_set)
+        self._keypoints = convert_keypoints(*keypoints)
+
+    def __len__(self) -> int:
+        return len(self.annotations)
+
+    def usable_rows(self) -> np.ndarray:
+        """Rows to learn from, (n,): some label is known, and a keypoint model sees some keypoint."""
+        known = self.annotations
+        usable = (known.keypoints2d[..., 2] > 0).any(1) | (known.keypoints3d[..., 3] > 0).any(1) | (known.has_smpl > 0)
+        if not self.reads_pixels:
+            usable &= (self._keypoints[..., 2] > 0).any(1)
+        return np.flatnonzero(usable)
+
+    def read(self, row: int, rng: np.random.Generator | None = None) -> tuple[np.ndarray, ...]:
+        """Load one row.
+
+        Args:
+            row: Row of the annotations.
+            rng: Randomness of the augmentation; None for the row as it is, cut as `model.crop_style` says. An
+                augmented crop is always one affine warp.
+
+        Returns:
+            One sample's arrays, in the order of `BATCH_FIELDS`.
+
+        Raises:
+            InputError: If its picture cannot be read, or has another size than the annotations say.
+        """
+        if self.reads_pixels:
+            try:
+                return self._read_pixels(row, rng)
+            except InputError as error:
+                raise InputError(f"Annotation file '{self.path}', row {row}: {error}") from None
+        sample = self._augmented(self._sample(row, self.annotations.img_hw[row]), rng)
+        inputs = normalize_keypoints(sample.input_keypoints[None], sample.center[None], np.array([sample.size]))
+        return self._arrays(row, sample, inputs[0])
+
+    def _read_pixels(self, row: int, rng: np.random.Generator | None) -> tuple[np.ndarray, ...]:
+        picture = Picture(self._image_dir / self.annotations.image_names[row])
+        img_hw, stated = np.array(picture.img_hw), self.annotations.img_hw
+        if stated is not None and (np.abs(stated[row] - img_hw) > 1).any():
+            height, width = (f"{n:g}" for n in stated[row])
+            raise InputError(
+                f"image '{self.annotations.image_names[row]}' is {img_hw[1]} x {img_hw[0]} px, but the annotations are "
+                f"for {width} x {height}; turn or resize the images, or annotate these."
+            )
+        sample, crop_hw = self._augmented(self._sample(row, img_hw), rng), self._model.crop_hw
+        if rng is None and self._model.crop_style == "rounded":
+            crop = crop_rounded(picture.decode(1), sample.center, sample.size, crop_hw)
+            return self._arrays(row, sample, normalize_image(crop))
+        reduction = fitting_reduction(sample.size / crop_hw[0])
+        crop = cut(picture.decode(reduction), reduction, sample, crop_hw)
+        noise = np.ones(3)
+        if rng is not None:
+            if rng.random() < self._augmentation.occlusion:
+                crop = occlude(crop, rng, self._occluders)
+            noise = channel_noise(rng, self._augmentation)
+        return self._arrays(row, sample, crop_to_input(crop, noise))
+
+    def _sample(self, row: int, img_hw: np.ndarray) -> Sample:
+        known = self.annotations
+        return Sample(
+            center=known.center[row].astype(np.float64),
+            size=float(known.size[row]),
+            img_hw=img_hw.astype(np.float64),
+            keypoints2d=known.keypoints2d[row].astype(np.float64),
+            keypoints3d=known.keypoints3d[row].astype(np.float64),
+            rotmats=Rotation.from_rotvec(known.pose[row].reshape(24, 3)).as_matrix(),
+            input_keypoints=None if self.reads_pixels else self._keypoints[row].astype(np.float64),
+            input_joint_set=None if self.reads_pixels else self._model.joint_set,
+        )
+
+    def _augmented(self, sample: Sample, rng: np.random.Generator | None) -> Sample:
+        return sample if rng is None else augment(sample, rng, self._augmentation, self._model.crop_hw)
+
+    def _arrays(self, row: int, sample: Sample, inputs: np.ndarray) -> tuple[np.ndarray, ...]:
+        focal_length = self.annotations.focal_length[row]
+        values = {
+            "inputs": inputs,
+            "center": sample.center,
+            "size": sample.size,
+            "img_hw": sample.img_hw,
+            "focal_length": estimate_focal_length(sample.img_hw) if np.isnan(focal_length) else focal_length,
+            "keypoints2d": sample.keypoints2d,
+            "keypoints3d": sample.keypoints3d,
+            "rotmats": sample.rotmats,
+            "betas": self.annotations.betas[row],
+            "has_smpl": self.annotations.has_smpl[row],
+        }
+        return tuple(np.asarray(values[name], np.float32) for name in BATCH_FIELDS)
+
+    def _check_images(self, image_dir: str, key: str) -> None:
+        if not image_dir or not self._image_dir.is_dir():
+            raise InputError(f"{key}.image_dir: there is no folder '{image_dir}'; set it to where the images are.")
+        names = self.annotations.image_names[:_PROBED_IMAGES]
+        if not any((self._image_dir / name).is_file() for name in names):
+            raise InputError(
+                f"{key}.image_dir: '{image_dir}' has none of the first {len(names)} images of '{self.path}', such as "
+                f"'{names[0]}'."
+            )
+
+
+def collate(samples: Sequence[tuple[np.ndarray, ...]]) -> tuple[np.ndarray, ...]:
+    """Stack samples into a batch."""
+    return tuple(np.stack(arrays) for arrays in zip(*samples, strict=True))
