@@ -1,0 +1,74 @@
+"""An endless stream of synthetic keypoint samples, made in batches on the fly."""
+
+import numpy as np
+
+from cliff_ms.body import Body
+from cliff_ms.data.crop import normalize_keypoints
+from cliff_ms.data.observation import Observer
+from cliff_ms.data.skinning import LANDMARKS
+from cliff_ms.data.world import World
+from cliff_ms.keypoints import SPIN24, index_map
+
+_SPIN = index_map(LANDMARKS, SPIN24)
+
+
+class KeypointStream:
+    """Batches of people seen by a keypoint detector, with exact labels. Batch i is a function of the seed and i only.
+
+    Args:
+        body: The body whose poses and shapes are the labels.
+        joint_set: Keypoints that go in, a key of `keypoints.JOINT_SETS`.
+        batch_size: B.
+        seed: Of the stream.
+        held_out: Take the batches from a part of the stream that is never trained on.
+        observation: 'detector' (noise, gaps, loose boxes), 'clean' or 'half', see `observation.Observer`.
+
+    Raises:
+        InputError: If the body has no regressor for SPIN's keypoints.
+    """
+
+    def __init__(
+        self,
+        body: Body,
+        joint_set: str,
+        batch_size: int,
+        seed: int,
+        held_out: bool = False,
+        observation: str = "detector",
+    ) -> None:
+        self.world = World(body)
+        self.observer = Observer(joint_set, observation)
+        self.batch_size = batch_size
+        self.key = (seed, int(held_out))
+
+    def batch(self, index: int) -> tuple[np.ndarray, ...]:
+        """Make one batch.
+
+        Args:
+            index: Which, from 0.
+
+        Returns:
+            inputs (B, K, 3) normalised keypoints, zero where missing; center (B, 2) px; size (B,) px; img_hw (B, 2) px;
+            focal_length (B,) px; keypoints2d (B, 24, 3) px of the full image and 1 inside the frame, else 0;
+            keypoints3d (B, 24, 4) m, camera frame, and 1; rotmats (B, 24, 3, 3), the root's in the camera frame; betas
+            (B, 10); has_smpl (B,) ones. All float32.
+        """
+        rng = np.random.default_rng((*self.key, index))
+        people = self.world.sample(rng, self.batch_size)
+        keypoints, center, size = self.observer(rng, people)
+        inputs = normalize_keypoints(keypoints, center, size)
+        inputs[keypoints[..., 2] == 0] = 0
+        joints2d, joints3d = people.points2d[:, _SPIN], people.points[:, _SPIN]
+        in_frame = people.in_frame()[:, _SPIN, None].astype(np.float32)
+        return (
+            inputs,
+            center,
+            size,
+            people.img_hw,
+            people.focal_length,
+            np.concatenate([joints2d, in_frame], -1),
+            np.concatenate([joints3d, np.ones_like(in_frame)], -1),
+            people.rotmats,
+            people.betas,
+            np.ones(self.batch_size, np.float32),
+        )

@@ -1,0 +1,154 @@
+"""Make pictures of synthetic people, with labels, out of nothing but a body model.
+
+    python scripts/make_synthetic.py --output_dir data/synthetic --images 20000
+
+Writes shard_00000/000000.jpg ... and shard_00000/annotations.npz, a shard at a time, and at the end annotations.npz for
+all of them: names relative to the output folder, keys of the standard npz (imgname center scale part pose shape
+has_smpl global_t focal_l S gender img_hw input_keypoints input_joint_set). A shard appears when it is whole; run the
+same command again to go on after an interruption. A seed gives the same files whatever the number of workers.
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from cliff_ms import cli
+from cliff_ms.body import load_body
+from cliff_ms.data.scene import SceneMaker
+from cliff_ms.errors import InputError
+from cliff_ms.files import atomic_path, prepare_output_dir, read_json
+from cliff_ms.media import IMAGE_EXTENSIONS, write_image
+
+_ANNOTATIONS, _SETTINGS = "annotations.npz", "settings.json"
+_JPEG_QUALITY = (70, 96)
+_maker: SceneMaker  # of this worker
+
+
+def parse_args() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--output_dir", type=Path, required=True, help="for the pictures and annotations.npz")
+    parser.add_argument("--images", type=int, required=True, help="pictures to make, each of one to four people")
+    parser.add_argument("--seed", type=int, default=0, help="another one gives other pictures")
+    parser.add_argument("--backgrounds", type=Path, help="folder of photos without people; default: drawn ones")
+    parser.add_argument("--body", type=Path, help="SMPL .pkl or .npz; default: the bundled free body")
+    parser.add_argument("--workers", type=int, default=2, help="processes")
+    parser.add_argument("--shard_size", type=int, default=1000, help="pictures per folder")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Make the shards that are not there yet, then join their annotations."""
+    args = parse_args()
+    if min(args.images, args.workers, args.shard_size) < 1 or args.seed < 0:
+        raise InputError("--images, --workers and --shard_size must be at least 1, and --seed at least 0.")
+    photos = _find_photos(args.backgrounds) if args.backgrounds else []
+    load_body(args.body)  # a wrong file is reported once, and before anything is started
+    output_dir = prepare_output_dir(args.output_dir)
+    _check_settings(args, photos)
+    shards = [range(k, min(k + args.shard_size, args.images)) for k in range(0, args.images, args.shard_size)]
+    folders = [output_dir / f"shard_{k:05d}" for k in range(len(shards))]
+    todo = [(shard, folder) for shard, folder in zip(shards, folders, strict=True) if not folder.is_dir()]
+    if len(todo) < len(shards):
+        print(f"{len(shards) - len(todo)} of {len(shards)} shards are there already")
+    start, made = time.perf_counter(), 0
+    context = multiprocessing.get_context("spawn")
+    os.environ.update({f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL")})  # one core per worker
+    with ProcessPoolExecutor(args.workers, context, _start_worker, (args.body, photos)) as pool:
+        for shard, folder in todo:
+            _make_shard(pool, args.seed, shard, folder)
+            made += len(shard)
+            print(f"{folder}: {len(shard)} pictures; {made / (time.perf_counter() - start):.1f} pictures/s", flush=True)
+    _save(output_dir / _ANNOTATIONS, _join([folder / _ANNOTATIONS for folder in folders]))
+    print(f"wrote {output_dir / _ANNOTATIONS}; its image_dir is {output_dir}")
+
+
+def _find_photos(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise InputError(f"The folder of photos '{folder}' (--backgrounds) does not exist.")
+    photos = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_EXTENSIONS)
+    if not photos:
+        raise InputError(f"The folder of photos '{folder}' holds no image ({', '.join(IMAGE_EXTENSIONS)}).")
+    return photos
+
+
+def _check_settings(args: argparse.Namespace, photos: list[Path]) -> None:
+    """Remember what the folder is made of; refuse to mix two data sets."""
+    settings = {key: getattr(args, key) for key in ("images", "seed", "shard_size")}
+    settings["body"] = str(args.body)
+    settings["backgrounds"] = [photo.name for photo in photos]
+    path = args.output_dir / _SETTINGS
+    if path.exists():
+        if read_json(path, "Settings") != settings:
+            raise InputError(
+                f"'{args.output_dir}' holds pictures that were made with other options (see '{path}'): give the same "
+                "ones to go on, or another --output_dir."
+            )
+        return
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(settings, indent=1) + "\n")
+
+
+def _make_shard(pool: ProcessPoolExecutor, seed: int, shard: range, folder: Path) -> None:
+    """Make a shard in a hidden folder and give it its name when it is whole."""
+    hidden = folder.with_name(f".{folder.name}")
+    shutil.rmtree(hidden, ignore_errors=True)  # of a run that was killed
+    hidden.mkdir()
+    paths = [hidden / f"{k:06d}.jpg" for k in shard]
+    parts = []
+    for path, rows in zip(paths, pool.map(_make_picture, [seed] * len(shard), shard, paths, chunksize=4), strict=True):
+        name = f"{folder.name}/{path.name}"
+        parts.append({"imgname": np.full(len(rows["center"]), name), **rows})
+    _save(hidden / _ANNOTATIONS, {key: np.concatenate([rows[key] for rows in parts]) for key in parts[0]})
+    hidden.replace(folder)
+
+
+def _start_worker(body: Path | None, photos: list[Path]) -> None:
+    """Set a worker up; it ends when the main process does, however that ends."""
+    global _maker
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the main process
+    parent = multiprocessing.parent_process()
+    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+    cv2.setNumThreads(1)
+    _maker = SceneMaker(load_body(body), photos)
+
+
+def _make_picture(seed: int, index: int, path: Path) -> dict[str, np.ndarray]:
+    """Make and write one picture; its annotations."""
+    image, rows = _maker.make((seed, index))
+    quality = np.random.default_rng((seed, index, 1)).integers(*_JPEG_QUALITY)
+    write_image(path, image, int(quality))
+    return rows
+
+
+def _join(paths: list[Path]) -> dict[str, np.ndarray]:
+    parts = []
+    for path in paths:
+        with np.load(path) as file:
+            parts.append({key: file[key] for key in file.files})
+    return {key: np.concatenate([part[key] for part in parts]) for key in parts[0] if parts[0][key].ndim}
+
+
+def _save(path: Path, rows: dict[str, np.ndarray]) -> None:
+    """Write rows as the standard npz."""
+    single = {key: rows[key].astype(np.float32) for key in rows if key not in ("imgname", "gender")}
+    gender = np.full(len(rows["imgname"]), "n")
+    with atomic_path(path) as temporary:
+        np.savez_compressed(temporary, imgname=rows["imgname"], gender=gender, input_joint_set="coco17", **single)
+
+
+if __name__ == "__main__":
+    cli.run(main)
