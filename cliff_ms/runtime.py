@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 
 from cliff_ms.errors import InputError
 
@@ -55,3 +56,29 @@ def set_seed(seed: int) -> None:
     import mindspore as ms
 
     ms.set_seed(seed)
+
+
+def setup_distributed() -> tuple[int, int]:
+    """Join the other workers when msrun started this process; call it after `setup_device`.
+
+    In MindSpore's scheduler, a process that runs the same script, this call serves until all workers are done and does
+    not return to training.
+
+    Returns:
+        The number of this worker and how many there are: (0, 1) without msrun.
+    """
+    role = os.environ.get("MS_ROLE")
+    if role is None:
+        return 0, 1
+    import mindspore as ms
+    from mindspore.communication import get_group_size, get_rank, init
+
+    if role == "MS_SCHED":
+        # A request to stop is for the workers: they save, leave, and this process ends with them.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    init()
+    rank, world_size = get_rank(), get_group_size()
+    ms.set_auto_parallel_context(
+        parallel_mode=ms.ParallelMode.DATA_PARALLEL, gradients_mean=True, device_num=world_size
+    )
+    return rank, world_size

@@ -1,6 +1,6 @@
 """Time this project's parts against the PyTorch ones, on this machine, in one run, taking turns.
 
-    python scripts/benchmark.py [--only encoder,onnx,smpl,render] [--repeats 10] [--output F.json]
+    python scripts/benchmark.py [--only encoder,onnx,smpl,render,train,data,drift] [--repeats 10] [--output F.json]
 
 Prints a Markdown table, and writes the same with all samples, versions and the machine as json. The time of a contest
 is the fastest of all calls: other load on the machine only ever adds time.
@@ -39,6 +39,7 @@ class Contest:
     arguments: dict = field(default_factory=dict)
     goal: float | None = None  # rival's time / our time
     calls: int = 1  # per turn
+    slow: bool = False  # takes half of the turns
 
     @property
     def contenders(self) -> list[str]:
@@ -50,6 +51,16 @@ def _network(section: str, encoder: str, batch: int, goal: float, ours: str, riv
     title = {"res50": "ResNet-50", "hr48": "HRNet-W48"}[encoder]
     title = f"{title} forward, 256x192, batch {batch}" if section == "encoder" else f"CLIFF {title}, batch {batch}"
     return Contest(section, title, ours, rival, {"encoder": encoder, "batch": batch}, goal, calls=2)
+
+
+def _training(what: str, losses: bool) -> Contest:
+    arguments = {"encoder": "res50", "batch": 16, "losses": losses}
+    title = f"training step, ResNet-50, 256x192, batch 16, {what}"
+    return Contest("train", title, "mindspore_train", "torch_train", arguments, goal=0.95, slow=True)
+
+
+def _keypoints(batch: int) -> dict:
+    return {"encoder": "keypoints", "batch": batch, "losses": True}
 
 
 CONTESTS = [
@@ -69,6 +80,11 @@ CONTESTS = [
     ),
     Contest("render", "rasterize one body, 1280x720", "rasterize_body", calls=5),
     Contest("render", "overlay of one body, 1280x720", "render_body", calls=5),
+    _training("SMPL and all losses", True),
+    _training("squared errors of the outputs only", False),
+    Contest("train", "training step, keypoint model, batch 512", "mindspore_train", arguments=_keypoints(512)),
+    Contest("data", "320 training samples of 720p JPEGs", "our_pipeline", "torch_pipeline", {"workers": 2}, goal=1.3),
+    Contest("drift", "500 training steps, keypoint model, batch 128", "mindspore_train", arguments=_keypoints(128)),
 ]
 SECTIONS = tuple(dict.fromkeys(contest.section for contest in CONTESTS))
 
@@ -129,10 +145,13 @@ def _started(names: list[str], arguments: dict, folder: Path) -> Iterator[list[C
 
 
 def prepare(contests: list[Contest], folder: Path) -> None:
-    """Write the weights and ONNX files that the contests need."""
+    """Write the weights, ONNX files and pictures that the contests need."""
+    if any(contest.section == "data" for contest in contests):
+        with _started(["make_pictures"], {}, folder):
+            pass
     batches: dict[str, list[int]] = {}
     for contest in contests:
-        if contest.section in ("encoder", "onnx"):
+        if contest.rival and "encoder" in contest.arguments:
             exported = batches.setdefault(contest.arguments["encoder"], [])
             exported.extend([contest.arguments["batch"]] if contest.section == "onnx" else [])
     for encoder, onnx_batches in batches.items():
@@ -145,7 +164,7 @@ def hold(contest: Contest, repeats: int, folder: Path) -> dict:
 
     Args:
         contest: Who competes.
-        repeats: Turns of each.
+        repeats: Turns of each, if they are not slow.
         folder: Where `prepare` wrote.
 
     Returns:
@@ -155,7 +174,7 @@ def hold(contest: Contest, repeats: int, folder: Path) -> dict:
         RuntimeError: If the outputs differ by more than `TOLERANCE`, or a contender fails.
     """
     with _started(contest.contenders, contest.arguments, folder) as contenders:
-        for _ in range(repeats):
+        for _ in range((repeats + 1) // 2 if contest.slow else repeats):
             for contender in contenders:
                 contender.take_turn(contest.calls)
         result = {"section": contest.section, "title": contest.title, "goal": contest.goal}
@@ -165,6 +184,40 @@ def hold(contest: Contest, repeats: int, folder: Path) -> dict:
             result["speedup"] = min(rival.seconds) / min(ours.seconds)
             result["difference"] = _difference(contest, ours.output, rival.output)
     return result
+
+
+def watch(contest: Contest, folder: Path) -> dict:
+    """Let our contender make five times 100 calls, and see whether it gets slower or larger (on Linux).
+
+    Args:
+        contest: Whose contender to watch.
+        folder: Where `prepare` wrote.
+
+    Returns:
+        For each hundred, calls a second by their median, processor time a call in ms, which other load on the machine
+        touches less, and resident memory in MB at its end.
+    """
+    memory, processor = [], []
+    with _started([contest.ours], contest.arguments, folder) as (contender,):
+        for _ in range(5):
+            before = _processor_seconds(contender)
+            contender.take_turn(100)
+            processor.append(10 * (_processor_seconds(contender) - before))
+            status = Path(f"/proc/{contender.process.pid}/status").read_text()
+            memory.append(int(status.split("VmRSS:")[1].split()[0]) / 1024)
+    return {
+        "section": contest.section,
+        "title": contest.title,
+        "contenders": [_summary(contender)],
+        "calls_per_second": [1 / statistics.median(contender.seconds[i : i + 100]) for i in range(0, 500, 100)],
+        "processor_ms": processor,
+        "memory_mb": memory,
+    }
+
+
+def _processor_seconds(contender: Contender) -> float:
+    user, system = Path(f"/proc/{contender.process.pid}/stat").read_text().split()[13:15]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
 def _summary(contender: Contender) -> dict:
@@ -203,6 +256,11 @@ def environment() -> dict:
 
 def table_row(result: dict) -> str:
     """One line of the Markdown table."""
+    if result["section"] == "drift":
+        rates, processor, memory = result["calls_per_second"], result["processor_ms"], result["memory_mb"]
+        first, last = (f"{rates[i]:.1f} /s, {processor[i]:.0f} ms processor, {memory[i]:.0f} MB" for i in (0, -1))
+        cells = [result["title"], f"first 100: {first}; last 100: {last}", "-", f"{rates[-1] / rates[0]:.2f}", "1", "-"]
+        return "| " + " | ".join(cells) + " |"
     ours, *rival = result["contenders"]
     cells = [result["title"], f"{ours['name']} {ours['min_ms']:.1f} ms"]
     if rival:
@@ -245,8 +303,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="cliff_benchmark") as folder:
         prepare(contests, Path(folder))
         for contest in contests:
-            report["results"].append(hold(contest, arguments.repeats, Path(folder)))
-            print(table_row(report["results"][-1]), flush=True)
+            drift = contest.section == "drift"
+            result = watch(contest, Path(folder)) if drift else hold(contest, arguments.repeats, Path(folder))
+            report["results"].append(result)
+            print(table_row(result), flush=True)
     if arguments.output:
         write_json(arguments.output, report)
 

@@ -3,7 +3,7 @@
 A contender is a function of the folder of the run and its own arguments (json on the command line). It returns the
 call to be timed, whose output, a list of arrays, shows the driver that both sides of a contest compute the same.
 
-The process runs its call `WARM_UPS` times, saves the output as `FOLDER/output_<pid>.npz` and prints `ready` and what it
+The process makes its call once, saves the output as `FOLDER/output_<pid>.npz` and prints `ready` and what it
 says about its threads. Every number N on its standard input is then answered by one json line: the seconds of N calls.
 """
 
@@ -15,12 +15,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from benchmark_data import make_pictures, our_pipeline, torch_pipeline
 from scipy.spatial.transform import Rotation
 
 ROOT = Path(__file__).resolve().parent.parent
-WARM_UPS = 3
 CROP_HW = (256, 192)
 RENDER_HW = (720, 1280)
+LEARNING_RATE = 1e-4
+LOSS_WEIGHTS = {  # SPIN's, the defaults of a training
+    "total": 60.0, "keypoints2d": 5.0 * 24 / 49, "keypoints3d": 5.0, "pose": 1.0, "betas": 0.001, "vertices": 0.0,
+    "camera": 1.0,
+}  # fmt: skip
 SMPLX_EXTRA_JOINTS = (
     *("nose", "reye", "leye", "rear", "lear"),
     *("LBigToe", "LSmallToe", "LHeel", "RBigToe", "RSmallToe", "RHeel"),
@@ -123,13 +128,9 @@ def mindspore_smpl(folder: Path, batch: int, backward: bool) -> Call:
 
 def smplx_smpl(folder: Path, batch: int, backward: bool) -> Call:
     """The same body in smplx."""
-    import smplx
     import torch
-    from smplx.utils import Struct
 
-    body = dict(np.load(ROOT / "model_zoo" / "body" / "neutral.npz"))
-    vertex_ids = dict(zip(SMPLX_EXTRA_JOINTS, body["extra_vertex_ids"].tolist(), strict=True))
-    net = smplx.SMPL("", data_struct=Struct(**body), batch_size=batch, vertex_ids=vertex_ids)
+    net, _ = _smplx_body(batch)
     betas, rotmats = (torch.from_numpy(a).requires_grad_(backward) for a in _smpl_inputs(batch))
 
     def forward() -> tuple[torch.Tensor, torch.Tensor]:
@@ -146,6 +147,76 @@ def smplx_smpl(folder: Path, batch: int, backward: bool) -> Call:
         return [gradient.numpy() for gradient in torch.autograd.grad(energy, (betas, rotmats))]
 
     return call_backward if backward else call
+
+
+def mindspore_train(folder: Path, encoder: str, batch: int, losses: bool) -> Call:
+    """One training step with SMPL and all losses, or else with plain squared errors of the network's outputs.
+
+    The output is loss and terms before the first step, without dropout.
+    """
+    cliff, _ = _cliff(encoder)
+    from mindspore import Tensor, nn, ops
+    from mindspore import dtype as mstype
+
+    from cliff_ms import load_body
+    from cliff_ms.models.dropout import SeededDropout, seed_dropouts
+    from cliff_ms.train_step import CLIFFTrainOneStepCell, CLIFFWithLoss, build_smpl
+
+    class PlainLoss(nn.Cell):
+        def __init__(self, cliff: nn.Cell) -> None:
+            super().__init__(auto_prefix=False)
+            self.cliff = cliff
+
+        def construct(self, inputs: Tensor, location: Tensor, *targets: Tensor) -> tuple[Tensor, Tensor]:
+            terms = ()
+            for output, target in zip(self.cliff(inputs, location), targets):  # noqa: B905  no strict in a graph
+                error = output - target
+                terms = terms + ((error * error).mean(),)
+            terms = ops.stack(terms)
+            return terms.sum(), terms
+
+    dropout_key = seed_dropouts(cliff)
+    people = _people(encoder, batch, losses)
+    network = CLIFFWithLoss(cliff, build_smpl(load_body(), ""), LOSS_WEIGHTS) if losses else PlainLoss(cliff)
+    network.set_train()
+    for _, cell in network.cells_and_names():
+        if isinstance(cell, SeededDropout):
+            cell.set_train(False)
+    output = [value.asnumpy() for value in network(*map(Tensor, people))]
+
+    step = CLIFFTrainOneStepCell(network, nn.Adam(cliff.trainable_params(), LEARNING_RATE), dropout_key)
+    step.set_train()
+    rng = np.random.default_rng(0)
+
+    def call() -> list[np.ndarray]:  # as cliff_ms/trainer.py calls it
+        key, rate = Tensor(rng.random(2, np.float32)), Tensor(LEARNING_RATE, mstype.float32)
+        report, _ = step(True, Tensor(True), rate, key, Tensor([0.0], mstype.float32), *map(Tensor, people))
+        report.asnumpy()
+        return output
+
+    return call
+
+
+def torch_train(folder: Path, encoder: str, batch: int, losses: bool) -> Call:
+    """The same step in eager PyTorch and smplx."""
+    import torch
+    from torch_train_reference import FullLoss, PlainLoss, loss_without_dropout, train_step
+
+    cliff = _torch_cliff(folder, encoder)
+    people = [torch.from_numpy(array) for array in _people(encoder, batch, losses)]
+    if losses:
+        smpl, body = _smplx_body(batch)
+        network = FullLoss(cliff, smpl, torch.from_numpy(body["J_regressor_extra"]), LOSS_WEIGHTS)
+    else:
+        network = PlainLoss(cliff)
+    output = [value.numpy() for value in loss_without_dropout(network, people)]
+    step = train_step(network, LEARNING_RATE)
+
+    def call() -> list[np.ndarray]:
+        step(people)
+        return output
+
+    return call
 
 
 def rasterize_body(folder: Path) -> Call:
@@ -186,22 +257,52 @@ def _smpl_inputs(batch: int) -> tuple[np.ndarray, np.ndarray]:
     return rng.standard_normal((batch, 10), np.float32), rotmats.astype(np.float32)
 
 
+def _people(encoder: str, batch: int, labels: bool) -> list[np.ndarray]:
+    """Random people in the order of `BATCH_FIELDS`; without `labels` only inputs, location and the true outputs."""
+    rng = np.random.default_rng(0)
+    inputs = rng.uniform(0, 1, (batch, 17, 3)) if encoder == "keypoints" else _images(batch)
+    betas, rotmats = _smpl_inputs(batch)
+    if not labels:
+        arrays = (inputs, rng.uniform(-0.3, 0.3, (batch, 3)), rotmats, betas, rng.uniform(0, 1, (batch, 3)))
+        return [array.astype(np.float32) for array in arrays]
+    center, size = rng.uniform([300, 300], [980, 420], (batch, 2)), rng.uniform(300, 600, batch)
+    points = center[:, None] + size[:, None, None] * rng.uniform(-0.5, 0.5, (batch, 24, 2))
+    seen = rng.random((2, batch, 24, 1)) < 0.8
+    arrays = (
+        inputs, center, size, np.full((batch, 2), RENDER_HW), rng.uniform(900, 1500, batch),
+        np.concatenate([points, seen[0]], -1), np.concatenate([rng.normal(0, 0.4, (batch, 24, 3)), seen[1]], -1),
+        rotmats, betas, rng.random(batch) < 0.8,
+    )  # fmt: skip
+    return [array.astype(np.float32) for array in arrays]
+
+
+def _smplx_body(batch: int):  # noqa: ANN202  naming the types would load PyTorch in MindSpore's processes
+    """smplx.SMPL of the bundled body, and the arrays of its file."""
+    import smplx
+    from smplx.utils import Struct
+
+    body = dict(np.load(ROOT / "model_zoo" / "body" / "neutral.npz"))
+    vertex_ids = dict(zip(SMPLX_EXTRA_JOINTS, body["extra_vertex_ids"].tolist(), strict=True))
+    return smplx.SMPL("", data_struct=Struct(**body), batch_size=batch, vertex_ids=vertex_ids), body
+
+
 def _cliff(encoder: str):  # noqa: ANN202  naming the types would load MindSpore in PyTorch's processes
     """CLIFF with the same weights in every process, and their description."""
-    import mindspore as ms
-
-    from cliff_ms import runtime
+    from cliff_ms import runtime  # before MindSpore, for which it sets the environment
     from cliff_ms.checkpoint import WeightsMeta
     from cliff_ms.config import ModelConfig
-    from cliff_ms.models.cliff import build_model
 
     runtime.setup_device("CPU")
-    ms.set_seed(0)
+    runtime.set_seed(0)
+    from mindspore import Tensor
+
+    from cliff_ms.models.cliff import build_model
+
     config = ModelConfig(encoder=encoder)
     cliff = build_model(config).set_train(False)
     for parameter in cliff.get_parameters():
         if parameter.name.endswith("gamma"):  # activations stay near 1 without training
-            parameter.set_data(ms.Tensor(np.full(parameter.shape, 0.35, np.float32)))
+            parameter.set_data(Tensor(np.full(parameter.shape, 0.35, np.float32)))
     return cliff, WeightsMeta(config, origin="benchmark")
 
 
@@ -224,9 +325,7 @@ def main() -> None:
     """Serve the contender that the command line names."""
     name, arguments, folder = sys.argv[1], json.loads(sys.argv[2]), Path(sys.argv[3])
     call = CONTENDERS[name](folder, **arguments)
-    for _ in range(WARM_UPS):
-        output = call()
-    np.savez(folder / f"output_{os.getpid()}.npz", *output)
+    np.savez(folder / f"output_{os.getpid()}.npz", *call())
     print("ready", _threads(), flush=True)
     for line in sys.stdin:
         seconds = []
@@ -247,6 +346,11 @@ CONTENDERS = {
         torch_cliff,
         mindspore_smpl,
         smplx_smpl,
+        mindspore_train,
+        torch_train,
+        make_pictures,
+        our_pipeline,
+        torch_pipeline,
         rasterize_body,
         render_body,
     )

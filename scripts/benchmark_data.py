@@ -1,22 +1,11 @@
-"""Images a second of the data pipeline, against a torch DataLoader of the plain transforms, on the same 720p JPEGs.
-
-    python scripts/benchmark_data.py [--workers 2] [--turns 5]
+"""Contenders of `benchmark.py`: the data pipeline, and a torch DataLoader of the plain transforms, on the same JPEGs.
 
 Both sides decode, augment (flip, scale, rotation, channel noise) by the same rules, warp once to 256x192, normalise and
 make batches of 32 with their labels. The plain side decodes the whole picture, computes noise and normalisation in
-NumPy, and loads in processes. Each side has a process of its own, and they take turns.
-
-A contender is a function of the folder of the run; it returns the call to be timed, one pass over all pictures, whose
-result is the number of images that came.
+NumPy, and loads in processes. A call is one pass over all pictures, its output the number of images that came. No
+network runs here, so PyTorch's side may import `cliff_ms`.
 """
 
-import argparse
-import json
-import os
-import subprocess
-import sys
-import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,16 +13,14 @@ import cv2
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-ROOT = Path(__file__).resolve().parent.parent
 PICTURES = 320
 BATCH_SIZE = 32
 CROP_HW = (256, 192)
-GOAL = 1.3
 Call = Callable[[], list[np.ndarray]]
 
 
-def make_pictures(folder: Path) -> None:
-    """Write the pictures (1280x720, quality 90, about 200 kB each), and people of 520 to 700 px in them."""
+def make_pictures(folder: Path) -> Call:
+    """Not a contender: write pictures (1280x720, quality 90, about 200 kB each) and people of 520 to 700 px in them."""
     rng = np.random.default_rng(0)
     different = 40
     for k in range(different):
@@ -50,6 +37,7 @@ def make_pictures(folder: Path) -> None:
         pose=rng.normal(0, 0.3, (PICTURES, 72)),
         shape=rng.normal(size=(PICTURES, 10)),
     )
+    return lambda: []
 
 
 def our_pipeline(folder: Path, workers: int) -> Call:
@@ -114,60 +102,3 @@ class PlainDataset:
         labels = (sample.center, sample.size, sample.img_hw, np.hypot(*sample.img_hw), sample.keypoints2d)
         labels += (sample.keypoints3d, sample.rotmats, self.people.betas[row], self.people.has_smpl[row])
         return normalize_image(crop), *(np.asarray(label, np.float32) for label in labels)
-
-
-def measure(turns: int, workers: int) -> dict[str, list[float]]:
-    """Images a second of each side in each turn."""
-    rates: dict[str, list[float]] = {"our_pipeline": [], "torch_pipeline": []}
-    with tempfile.TemporaryDirectory(prefix="cliff_benchmark") as folder:
-        make_pictures(Path(folder))
-        processes = {name: _start(name, folder, workers) for name in rates}
-        for _ in range(turns):
-            for name, process in processes.items():
-                print("go", file=process.stdin, flush=True)
-                rates[name].append(float(process.stdout.readline()))
-        for process in processes.values():
-            process.stdin.close()
-            process.wait()
-    return rates
-
-
-def main() -> None:
-    """Run the benchmark, or, called by itself, one side of it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--workers", type=int, default=2, help="of either side (default: %(default)s)")
-    parser.add_argument("--turns", type=int, default=5, help="passes of each side (default: %(default)s)")
-    parser.add_argument("--side", nargs=2, metavar=("NAME", "FOLDER"), help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.side:
-        _take_turns(*arguments.side, arguments.workers)
-        return
-    rates = measure(arguments.turns, arguments.workers)
-    ours, plain = (max(rates[name]) for name in ("our_pipeline", "torch_pipeline"))
-    print(f"ours {ours:.0f} images/s, torch DataLoader {plain:.0f} images/s: {ours / plain:.2f} times (goal {GOAL})")
-    print(json.dumps({"workers": arguments.workers, "images_per_second": rates}))
-
-
-def _start(name: str, folder: str, workers: int) -> subprocess.Popen:
-    command = [sys.executable, __file__, "--side", name, folder, "--workers", str(workers)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen(
-        command, env=environment, cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    if not process.stdout.readline():  # ready
-        raise RuntimeError(f"{name} ended early; its message is above.")
-    return process
-
-
-def _take_turns(name: str, folder: str, workers: int) -> None:
-    call = globals()[name](Path(folder), workers)
-    call()
-    print("ready", flush=True)
-    for _ in sys.stdin:
-        start = time.perf_counter()
-        (images,) = call()
-        print(images / (time.perf_counter() - start), flush=True)
-
-
-if __name__ == "__main__":
-    main()

@@ -143,7 +143,9 @@ class CLIFF(nn.Module):
         super().__init__()
         self.encoder = encoder
         self.fc1 = nn.Linear(2048 + 3 + 144 + 10 + 3, 1024)
+        self.drop1 = nn.Dropout()
         self.fc2 = nn.Linear(1024, 1024)
+        self.drop2 = nn.Dropout()
         self.decpose = nn.Linear(1024, 144)
         self.decshape = nn.Linear(1024, 10)
         self.deccam = nn.Linear(1024, 3)
@@ -155,7 +157,8 @@ class CLIFF(nn.Module):
         batch = len(image)
         pose, shape, cam = (b.expand(batch, -1) for b in (self.init_pose, self.init_shape, self.init_cam))
         for _ in range(3):
-            hidden = self.fc2(self.fc1(torch.cat([feature, bbox_info, pose, shape, cam], 1)))
+            hidden = self.drop1(self.fc1(torch.cat([feature, bbox_info, pose, shape, cam], 1)))
+            hidden = self.drop2(self.fc2(hidden))
             pose, shape, cam = (pose + self.decpose(hidden), shape + self.decshape(hidden), cam + self.deccam(hidden))
         columns = pose.reshape(batch, 24, 3, 2)
         first = functional.normalize(columns[..., 0], dim=-1)

@@ -1,0 +1,337 @@
+"""The training loop: data, steps, schedule, validation, checkpoints; resumable at any moment."""
+
+import dataclasses
+import logging
+import signal
+import sys
+import types
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from mindspore import Tensor, nn
+from mindspore import dtype as mstype
+
+from cliff_ms import runtime
+from cliff_ms.body import BUNDLED_BODY, Body
+from cliff_ms.checkpoint import WeightsMeta, load_encoder, load_into, load_side_car, load_weights, save_weights
+from cliff_ms.config import Config, ModelConfig, TrainConfig
+from cliff_ms.data.dataset import TrainDataset
+from cliff_ms.data.loader import Batch, load_batches
+from cliff_ms.data.synthetic import KeypointStream
+from cliff_ms.errors import InputError
+from cliff_ms.media import write_image
+from cliff_ms.models.cliff import CLIFF, build_model
+from cliff_ms.models.dropout import seed_dropouts
+from cliff_ms.train_log import TrainLog
+from cliff_ms.train_state import Progress, load_state, open_folder, save_state
+from cliff_ms.train_step import FIRST_SCALE, CLIFFTrainOneStepCell, CLIFFWithLoss, build_smpl, set_fp16
+from cliff_ms.validation import Validator
+
+# State that the next step does not read.
+_PASSING = ("accumulated.", "learning_rate")
+
+log = logging.getLogger("cliff_ms")
+
+
+def train(
+    config: Config, output_dir: Path, body: Body, resume: bool = False, rank: int = 0, world_size: int = 1
+) -> int:
+    """Train a network.
+
+    Args:
+        config: What to train, on what and how.
+        output_dir: Where `config.yaml`, `log.jsonl`, `validation.jsonl`, TensorBoard's events, `checkpoints/` and
+            `pictures/` go; only worker 0 writes.
+        body: The body model of the labels.
+        resume: Go on from the newest checkpoint in `output_dir`.
+        rank: Number of this worker.
+        world_size: How many there are.
+
+    Returns:
+        The exit code: 0 when all steps are done; 130 or 143 when a signal (Ctrl-C, SIGTERM) ended the training early;
+        its state is saved. MindSpore turns a Ctrl-C into a SIGTERM while it compiles or runs a graph.
+
+    Raises:
+        InputError: The configuration, a file it names or the folder cannot be used; the disk is full.
+    """
+    load = open_data(config, body, rank, world_size)
+    if rank == 0:
+        open_folder(output_dir, config, resume)
+    trainer = Trainer(config, body, world_size)
+    if resume:
+        trainer.restore(*load_state(output_dir, world_size))
+    recorder = Recorder(trainer, output_dir, body) if rank == 0 else None
+    first = trainer.progress.step * config.train.accumulate
+    batches = load_batches(load, config.data.workers, start=first)
+    try:
+        with stop_signals() as stop:
+            return _loop(trainer, recorder, batches, stop, rank)
+    finally:
+        batches.close()
+        if recorder:
+            recorder.close()
+
+
+def open_data(config: Config, body: Body, rank: int, world_size: int) -> Callable[[int], Batch]:
+    """How to load batch i of this worker; it depends on i, the configuration and the worker only.
+
+    Raises:
+        InputError: What `TrainDataset` and `KeypointStream` raise.
+    """
+    if not config.data.stream:
+        return TrainDataset(config, rank, world_size).batch
+    if config.model.encoder != "keypoints":
+        raise InputError(f"data.stream makes keypoints, which model.encoder '{config.model.encoder}' does not read.")
+    stream = KeypointStream(body, config.model.joint_set, config.data.batch_size, config.train.seed)
+    return lambda index: stream.batch(index * world_size + rank)
+
+
+def learning_rate(config: TrainConfig, step: int) -> float:
+    """The learning rate of a step, counted from 1: divided by 10 after each of `lr_drops`."""
+    return config.learning_rate * 0.1 ** sum(step > drop * config.steps for drop in config.lr_drops)
+
+
+class Trainer:
+    """The network with its optimiser and all state that a step changes.
+
+    Args:
+        config: The configuration.
+        body: The body model.
+        world_size: Workers.
+
+    Attributes:
+        progress: Where the training stands.
+        step: The train step.
+
+    Raises:
+        InputError: The weights to start from do not fit; the body lacks a regressor.
+    """
+
+    def __init__(self, config: Config, body: Body, world_size: int) -> None:
+        runtime.set_seed(config.train.seed)
+        self.config = config
+        self.progress = Progress(world_size=world_size)
+        cliff = build_model(config.model)
+        if config.train.pretrained:
+            _load_pretrained(cliff, config)
+        self.weight_names = [name for name, _ in cliff.parameters_and_names()]
+        key = seed_dropouts(cliff)
+        half = config.train.precision == "fp16"
+        if half:
+            set_fp16(cliff)
+        settings = config.train
+        self.step = CLIFFTrainOneStepCell(
+            network_with_loss(cliff, config, body),
+            nn.Adam(cliff.trainable_params(), settings.learning_rate),
+            key,
+            accumulate=settings.accumulate,
+            clip_norm=settings.clip_norm,
+            ema=settings.ema,
+            loss_scale=(settings.loss_scale or FIRST_SCALE) if half else 1.0,
+            dynamic_scale=half and not settings.loss_scale,
+        )
+        self.step.set_train()
+
+    def run(self, batches: list[Batch], stop: bool, rank: int) -> tuple[dict[str, float], bool]:
+        """One step of all workers.
+
+        Args:
+            batches: `accumulate` of this worker's.
+            stop: Whether this worker was asked to stop.
+            rank: Number of this worker.
+
+        Returns:
+            Loss, terms, learning rate and skipped steps, ready for the log; whether any worker was asked to stop.
+        """
+        settings, number = self.config.train, self.progress.step + 1
+        rate = learning_rate(settings, number)
+        reports = []
+        for micro, batch in enumerate(batches):
+            # Dropout is a function of the seed and the place in training, so that it needs no state.
+            key = np.random.default_rng((settings.seed, number, micro, rank)).random(2)
+            report, skipped = self.step(
+                micro == settings.accumulate - 1,
+                Tensor(micro == 0),
+                Tensor(rate, mstype.float32),
+                Tensor(key.astype(np.float32)),
+                Tensor([float(stop)], mstype.float32),
+                *map(Tensor, batch),
+            )
+            reports.append(report.asnumpy())
+        self.progress = dataclasses.replace(self.progress, step=number)
+        loss, *terms, stopping = np.mean(reports, 0).tolist()
+        names = self.step.network.term_names
+        line = {"loss": loss, **dict(zip(names, terms, strict=True)), "lr": rate, "skipped": int(skipped.asnumpy())}
+        return line, stopping > 0
+
+    def state(self) -> dict[str, np.ndarray]:
+        """All arrays that the next step depends on, by name."""
+        return {name: parameter.asnumpy() for name, parameter in self._state().items()}
+
+    def restore(self, arrays: dict[str, np.ndarray], progress: Progress) -> None:
+        """Go back to a saved state; possible before the first step only, see `Validator`.
+
+        Args:
+            arrays: What `state` gave; nothing for a training that was ended before its first checkpoint.
+            progress: What belongs to them.
+        """
+        for name, parameter in self._state().items() if arrays else ():
+            parameter.set_data(Tensor(arrays[name]))
+        self.progress = progress
+
+    def weights(self) -> dict[str, np.ndarray]:
+        """The network's parameters under their own names, the weights averaged if `train.ema` is set."""
+        state = self.state()
+        return {name: state.get(f"average.{name}", state[name]) for name in self.weight_names}
+
+    def _state(self) -> dict[str, object]:
+        parameters = {parameter.name: parameter for parameter in self.step.get_parameters()}
+        return {
+            name: p for name, p in parameters.items() if not name.startswith(_PASSING) and "dropout_key" not in name
+        }
+
+
+class Recorder:
+    """What worker 0 does besides the steps: logs, validation, checkpoints, pictures, the progress bar.
+
+    Args:
+        trainer: The training.
+        output_dir: OUTPUT_DIR.
+        body: The body model.
+
+    Raises:
+        InputError: A validation file cannot be used; the folder cannot be written.
+    """
+
+    def __init__(self, trainer: Trainer, output_dir: Path, body: Body) -> None:
+        self._trainer, self._config, self._output_dir, self._body = trainer, trainer.config, output_dir, body
+        self._validator = Validator(
+            network_with_loss(build_model(self._config.model), self._config, body), self._config, body
+        )
+        settings, step = self._config.train, trainer.progress.step
+        self._samples = self._config.data.batch_size * settings.accumulate * trainer.progress.world_size
+        self._log = TrainLog(output_dir, step)
+        self._bar = tqdm(
+            total=settings.steps, initial=step, unit="step", mininterval=1 if sys.stderr.isatty() else 30, smoothing=0.1
+        )
+
+    def record(self, line: dict[str, float], batch: Batch) -> None:
+        """Note a step, and validate, draw and save when it is time.
+
+        Args:
+            line: What `Trainer.run` gave.
+            batch: What to draw.
+        """
+        settings, step = self._config.train, self._trainer.progress.step
+        self._log.write("log", step, line)
+        self._bar.update()
+        rate = self._bar.format_dict["rate"] or 0
+        shown = {name: f"{value:.3g}" for name, value in line.items() if name != "lr"}
+        self._bar.set_postfix({**shown, "samples/s": f"{rate * self._samples:.0f}"}, refresh=False)
+        finished = step == settings.steps
+        if self._validator.has_samples and settings.val_every and (step % settings.val_every == 0 or finished):
+            self._validate(step)
+        if settings.picture_every and step % settings.picture_every == 0:
+            self._draw(step, batch)
+        if step % settings.save_every == 0 or finished:
+            self.save()
+        if finished:
+            self._save_weights("final", {})
+
+    def save(self) -> None:
+        """Write a checkpoint."""
+        save_state(self._output_dir, self._trainer.state(), self._trainer.progress, self._config.train.keep)
+
+    def close(self) -> None:
+        """Close bar and files."""
+        self._bar.close()
+        self._log.close()
+
+    def _validate(self, step: int) -> None:
+        self._validator.set_weights(self._trainer.weights())
+        errors = self._validator.validate()
+        self._log.write("validation", step, errors)
+        self._bar.write(
+            f"step {step}: " + ", ".join(f"{name} {value:.1f}" for name, value in errors.items()), sys.stderr
+        )
+        best = self._trainer.progress.best_mpjpe_mm
+        if best is None or errors["mpjpe_mm"] < best:
+            self._save_weights("best", errors)
+            self._trainer.progress = dataclasses.replace(self._trainer.progress, best_mpjpe_mm=errors["mpjpe_mm"])
+
+    def _draw(self, step: int, batch: Batch) -> None:
+        self._validator.set_weights(self._trainer.weights())
+        folder = self._output_dir / "pictures"
+        folder.mkdir(exist_ok=True)
+        write_image(folder / f"step_{step:08d}.jpg", self._validator.picture(batch))
+
+    def _save_weights(self, name: str, metrics: dict[str, float]) -> None:
+        origin = f"Trained by train.py, {self._trainer.progress.step} steps."
+        meta = WeightsMeta(self._config.model, origin, body=self._body.name, metrics=metrics)
+        save_weights(self._output_dir / "checkpoints" / f"{name}.ckpt", self._trainer.weights(), meta)
+
+
+def network_with_loss(cliff: CLIFF, config: Config, body: Body) -> CLIFFWithLoss:
+    """A network with body and loss as the configuration says."""
+    weights = dataclasses.asdict(config.loss)
+    smpl = build_smpl(body, config.body or str(BUNDLED_BODY), weights["vertices"] > 0)
+    model = config.model
+    return CLIFFWithLoss(cliff, smpl, weights, model.bbox_norm, model.full_frame_loss, model.crop_hw)
+
+
+@contextmanager
+def stop_signals() -> Iterator[list[int]]:
+    """Take SIGTERM and Ctrl-C as a request to stop after the step; the second one ends the process at once.
+
+    Yields:
+        A list that will hold the signal.
+    """
+    received: list[int] = []
+
+    def note(number: int, frame: types.FrameType | None) -> None:
+        received.append(number)
+        log.warning("stopping after this step; once more to stop without saving")
+        for each in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(each, signal.SIG_DFL)
+
+    before = {each: signal.signal(each, note) for each in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield received
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
+def _loop(trainer: Trainer, recorder: Recorder | None, batches: Iterator[Batch], stop: list[int], rank: int) -> int:
+    settings = trainer.config.train
+    while trainer.progress.step < settings.steps:
+        loaded = [next(batches) for _ in range(settings.accumulate)]
+        line, stopping = trainer.run(loaded, bool(stop), rank)
+        if recorder:
+            recorder.record(line, loaded[-1])
+        if stopping:
+            if recorder:
+                recorder.save()
+            log.warning("stopped after step %d; go on with --resume", trainer.progress.step)
+            return 128 + (stop[0] if stop else signal.SIGTERM)
+    return 0
+
+
+def _load_pretrained(cliff: CLIFF, config: Config) -> None:
+    path = Path(config.train.pretrained)
+    if load_side_car(path).part == "encoder":
+        load_encoder(cliff, path)
+        return
+    arrays, meta = load_weights(path)
+    differing = [
+        f"{field.name} {getattr(meta.model, field.name)}, not {getattr(config.model, field.name)}"
+        for field in dataclasses.fields(ModelConfig)
+        if field.name != "full_frame_loss" and getattr(meta.model, field.name) != getattr(config.model, field.name)
+    ]
+    if differing:
+        raise InputError(f"train.pretrained: {path} was made for another 'model': {'; '.join(differing)}.")
+    load_into(cliff, arrays, str(path))
