@@ -21,11 +21,11 @@ from cliff_ms.checkpoint import WeightsMeta, load_encoder, load_into, load_side_
 from cliff_ms.config import Config, ModelConfig, TrainConfig
 from cliff_ms.data.dataset import TrainDataset
 from cliff_ms.data.loader import Batch, load_batches
-from cliff_ms.data.synthetic import KeypointStream
 from cliff_ms.errors import InputError
 from cliff_ms.media import write_image
 from cliff_ms.models.cliff import CLIFF, build_model
 from cliff_ms.models.dropout import seed_dropouts
+from cliff_ms.synthetic.stream import KeypointStream
 from cliff_ms.train_log import TrainLog
 from cliff_ms.train_state import Progress, load_state, open_folder, save_state
 from cliff_ms.train_step import FIRST_SCALE, CLIFFTrainOneStepCell, CLIFFWithLoss, build_smpl, set_fp16

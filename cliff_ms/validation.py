@@ -12,11 +12,11 @@ from cliff_ms.config import Config
 from cliff_ms.data.crop import IMAGENET_MEAN, IMAGENET_STD
 from cliff_ms.data.dataset import EvalDataset
 from cliff_ms.data.loader import Batch, load_batches
-from cliff_ms.data.synthetic import KeypointStream
 from cliff_ms.errors import InputError
 from cliff_ms.keypoints import SPIN24
 from cliff_ms.losses import LEFT_HIP, RIGHT_HIP
 from cliff_ms.metrics import mpjpe, pa_mpjpe, rotation_error
+from cliff_ms.synthetic.stream import KeypointStream
 from cliff_ms.train_step import CLIFFWithLoss
 
 HELD_OUT_SAMPLES = 2048  # of the stream

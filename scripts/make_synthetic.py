@@ -27,10 +27,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from cliff_ms import cli
 from cliff_ms.body import load_body
-from cliff_ms.data.scene import SceneMaker
 from cliff_ms.errors import InputError
 from cliff_ms.files import atomic_path, prepare_output_dir, read_json
 from cliff_ms.media import IMAGE_EXTENSIONS, write_image
+from cliff_ms.synthetic.scene import SceneMaker
 
 _ANNOTATIONS, _SETTINGS = "annotations.npz", "settings.json"
 _JPEG_QUALITY = (70, 96)

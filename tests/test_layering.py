@@ -33,7 +33,7 @@ ALLOWED = {
     "data.detections": {"data.keypoint_files", "files", "keypoints"},
 }
 # What users see: only the room that puts everything together, and the verbs, look in there.
-EDGES = {"render": {"report", "demo", "data.scene"}, "report": {"demo"}, "demo": set()}
+EDGES = {"render": {"report", "demo", "synthetic.scene"}, "report": {"demo"}, "demo": set()}
 
 
 def module_name(path):

@@ -12,9 +12,9 @@ import pytest
 
 from cliff_ms.body import load_body
 from cliff_ms.data.annotations import load_annotations
-from cliff_ms.data.scene import SceneMaker, annotate
 from cliff_ms.keypoints import COCO17, LSP_EXTRA9, SMPL45, SPIN24, index_map
 from cliff_ms.media import read_image
+from cliff_ms.synthetic.scene import SceneMaker, annotate
 
 SCRIPT = Path(__file__).parent.parent / "scripts/make_synthetic.py"
 

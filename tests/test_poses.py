@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from cliff_ms.data import quaternions
-from cliff_ms.data.key_poses import key_poses
-from cliff_ms.data.poses import PosePrior, limits
 from cliff_ms.keypoints import SMPL24, flip_permutation
+from cliff_ms.synthetic import quaternions
+from cliff_ms.synthetic.key_poses import key_poses
+from cliff_ms.synthetic.poses import PosePrior, limits
 
 COUNT = 4000
 

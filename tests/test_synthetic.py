@@ -7,10 +7,10 @@ import pytest
 
 from cliff_ms.body import load_body
 from cliff_ms.data.detections import MIN_JOINTS
-from cliff_ms.data.observation import Observer
-from cliff_ms.data.synthetic import KeypointStream
 from cliff_ms.errors import InputError
 from cliff_ms.keypoints import JOINT_SETS, LSP_EXTRA9, SMPL45, SPIN24, index_map
+from cliff_ms.synthetic.observation import Observer
+from cliff_ms.synthetic.stream import KeypointStream
 
 BATCH = 256
 

@@ -6,9 +6,9 @@ which way the person faces is not part of the pose.
 
 import numpy as np
 
-from cliff_ms.data import quaternions
-from cliff_ms.data.key_poses import key_poses
 from cliff_ms.keypoints import SMPL24, flip_permutation
+from cliff_ms.synthetic import quaternions
+from cliff_ms.synthetic.key_poses import key_poses
 
 # Degrees, for the left side. A rotation is a twist about the bone followed by a swing of the bone; the bone is x for
 # arms and y for all others, and its row limits the twist, the other two the swing (as a rotation vector).

@@ -4,9 +4,9 @@ import numpy as np
 
 from cliff_ms.data.crop import box_to_crop
 from cliff_ms.data.detections import KEYPOINT_MARGIN, MIN_CONFIDENCE, MIN_JOINTS
-from cliff_ms.data.skinning import LANDMARKS
-from cliff_ms.data.world import People, in_frame
 from cliff_ms.keypoints import JOINT_SETS, flip_permutation, index_map
+from cliff_ms.synthetic.skinning import LANDMARKS
+from cliff_ms.synthetic.world import People, in_frame
 
 OBSERVATIONS = ("detector", "clean", "half")
 CROP_HW = (256, 192)  # only its ratio matters here
