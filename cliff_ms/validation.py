@@ -129,6 +129,7 @@ class Validator:
                 _draw_dot(tile, true[joint], _TRUE_COLOUR)
             for point in pred:
                 _draw_dot(tile, point, _PREDICTED_COLOUR)
+            tile[:, -1] = 255
             tiles.append(tile)
         return np.concatenate(tiles, 1)
 

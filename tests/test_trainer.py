@@ -11,9 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cliff_ms.checkpoint import load_model
+from cliff_ms.body import load_body
+from cliff_ms.checkpoint import WeightsMeta, encoder_entries, load_model, parameter_arrays, save_weights
 from cliff_ms.config import TrainConfig, load_config
 from cliff_ms.errors import InputError
+from cliff_ms.models.cliff import build_model
 from cliff_ms.train_log import EventFile, TrainLog
 from cliff_ms.train_state import Progress, load_state, open_folder, save_state
 
@@ -186,3 +188,33 @@ def test_learning_rate_drops():
     config = TrainConfig(steps=10, learning_rate=1e-3, lr_drops=(0.5, 0.9))
     rates = [learning_rate(config, step) for step in range(1, 11)]
     np.testing.assert_allclose(rates, [1e-3] * 5 + [1e-4] * 4 + [1e-5])
+
+
+def test_training_starts_from_weights(graph_mode, tmp_path):
+    from cliff_ms.trainer import Trainer
+
+    def trainer(*settings):
+        return Trainer(
+            load_config(CONFIG, [f"train.pretrained={tmp_path}/start.safetensors", *settings]), load_body(), 1
+        )
+
+    model = load_config(CONFIG).model
+    arrays = {name: array + 1 for name, array in parameter_arrays(build_model(model)).items()}
+    save_weights(tmp_path / "start.safetensors", arrays, WeightsMeta(model, "test"))
+    weights = trainer().weights()
+    assert weights.keys() == arrays.keys()
+    assert all(np.array_equal(weights[name], arrays[name]) for name in arrays)
+    with pytest.raises(InputError, match="made for another 'model': bbox_norm eq5, not released"):
+        trainer("model.bbox_norm=released")
+
+    save_weights(tmp_path / "start.safetensors", encoder_entries(arrays), WeightsMeta(model, "test", part="encoder"))
+    weights = trainer("model.bbox_norm=released").weights()
+    taken = {name for name in arrays if np.array_equal(weights[name], arrays[name])}
+    assert taken == encoder_entries(arrays).keys()
+
+
+def test_the_stream_is_for_keypoint_models(tmp_path):
+    from cliff_ms.trainer import open_data
+
+    with pytest.raises(InputError, match="data.stream makes keypoints, which model.encoder 'res50' does not read"):
+        open_data(load_config(CONFIG, ["model.encoder=res50"]), load_body(), 0, 1)
