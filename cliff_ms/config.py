@@ -36,7 +36,7 @@ class ModelConfig:
         bbox_norm: 'eq5' is Eq. (5) as printed; 'released' are the constants of the authors' published weights.
         location_input: Feed bbox_info to the regressor (CI in Table 2).
         full_frame_loss: The reprojection loss was, or is to be, computed in the full frame (CS in Table 2).
-        width: Channel multiplier of 'res18'.
+        width: Channel multiplier of 'res18' and 'keypoints'.
         joint_set: Keypoints that the 'keypoints' encoder reads, 'coco17' or 'openpose25'.
     """
 

@@ -134,7 +134,7 @@ class CLIFFWithLoss(nn.Cell):
     ) -> tuple[Tensor, ...]:
         """Rotations (B, 24, 3, 3), betas (B, 10), camera (B, 3), vertices, SPIN24 joints in m and in px."""
         location = camera.bbox_info(center, size, img_hw, focal_length, self.bbox_norm)
-        pose6d, betas, cam_crop = self.cliff.regressor(self.cliff.encoder(inputs), location)
+        pose6d, betas, cam_crop = self.cliff.regress(inputs, location)
         betas, cam_crop = betas.astype(mstype.float32), cam_crop.astype(mstype.float32)
         rotmats = rot6d_to_rotmat(pose6d.astype(mstype.float32))
         vertices, joints = self.smpl(betas, rotmats)

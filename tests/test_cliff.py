@@ -38,13 +38,14 @@ def test_outputs_of_a_converted_checkpoint_are_the_officials(tmp_path):
         np.testing.assert_allclose(output.asnumpy(), golden[name], atol=1e-5)
 
 
-def reference_regressor(arrays, feature, iterations=3):
-    """The loop of HMR in float64, without dropout."""
+def reference_regressor(arrays, feature, relu, iterations=3):
+    """The loop of HMR in float64, without dropout, or with a ReLU in its place."""
     pose, betas, cam = (np.tile(arrays[f"init_{k}"], (len(feature), 1)) for k in ("pose", "shape", "cam"))
     for _ in range(iterations):
         hidden = np.concatenate([feature, pose, betas, cam], 1)
         for layer in ("fc1", "fc2"):
             hidden = hidden @ arrays[f"{layer}.weight"].T + arrays[f"{layer}.bias"]
+            hidden = hidden.clip(0) if relu else hidden
         pose, betas, cam = (
             x + hidden @ arrays[f"{layer}.weight"].T + arrays[f"{layer}.bias"]
             for x, layer in ((pose, "decpose"), (betas, "decshape"), (cam, "deccam"))
@@ -52,15 +53,15 @@ def reference_regressor(arrays, feature, iterations=3):
     return pose, betas, cam
 
 
-@pytest.mark.parametrize("location_input", [True, False])
-def test_regressor_equals_the_reference_and_hmr_ignores_the_location(location_input):
-    net = Regressor(32, location_input)
+@pytest.mark.parametrize(("location_input", "relu"), [(True, False), (False, False), (True, True)])
+def test_regressor_equals_the_reference_and_hmr_ignores_the_location(location_input, relu):
+    net = Regressor(32, location_input, relu=relu)
     net.set_train(False)
     arrays = {name: p.asnumpy().astype(float) for name, p in net.parameters_and_names()}
     feature, bbox = RNG.standard_normal((2, 32)), RNG.standard_normal((2, 3))
     fed = np.concatenate([feature, bbox], 1) if location_input else feature
     got = [t.asnumpy() for t in net(*(Tensor(a.astype(np.float32)) for a in (feature, bbox)))]
-    for a, b in zip(got, reference_regressor(arrays, fed), strict=True):
+    for a, b in zip(got, reference_regressor(arrays, fed, relu), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
     moved = net(*(Tensor(a.astype(np.float32)) for a in (feature, bbox + 1)))[0].asnumpy()
     assert np.array_equal(moved, got[0]) != location_input
@@ -82,13 +83,23 @@ def test_keypoint_encoder_does_not_read_missing_joints():
     keypoints[:, 3, 2] = 0
     changed = keypoints.copy()
     changed[:, 3, :2] = np.nan, 1e9
-    outputs = [net(Tensor(k)).asnumpy() for k in (keypoints, changed)]
+    location = Tensor(RNG.standard_normal((2, 3)).astype(np.float32))
+    outputs = [net(Tensor(k), location).asnumpy() for k in (keypoints, changed)]
     assert np.isfinite(outputs[0]).all()
     np.testing.assert_array_equal(*outputs)
     changed[:, 4, 0] += 0.1
-    assert not np.array_equal(net(Tensor(changed)).asnumpy(), outputs[0])
+    assert not np.array_equal(net(Tensor(changed), location).asnumpy(), outputs[0])
     with pytest.raises(ValueError, match=r"\(B, 17, 3\)"):
-        net(Tensor(keypoints[:, :16]))
+        net(Tensor(keypoints[:, :16]), location)
+
+
+@pytest.mark.parametrize("location_input", [True, False])
+def test_a_keypoint_network_reads_the_location_as_cliff_and_not_as_hmr(location_input):
+    net = CLIFF("keypoints", location_input, width=0.0625)
+    net.set_train(False)
+    keypoints = Tensor(RNG.random((2, 17, 3)).astype(np.float32))
+    outputs = [net(keypoints, Tensor(np.full((2, 3), x, np.float32)))[0].asnumpy() for x in (0.1, 0.4)]
+    assert np.array_equal(*outputs) != location_input
 
 
 class Loss(nn.Cell):

@@ -89,7 +89,7 @@ def plain_cliff():
             super().__init__()
             self.encoder = PlainEncoder()
             self.regressor = Regressor(64)
-            self.regressor.drop1 = self.regressor.drop2 = nn.Identity()
+            self.regressor.after1 = self.regressor.after2 = nn.Identity()
 
     return PlainCLIFF()
 

@@ -12,12 +12,14 @@ from cliff_ms.models.resnet import resnet18, resnet50
 from cliff_ms.models.smpl import SMPL
 from cliff_ms.rotation import rot6d_to_rotmat
 
-# Each takes (width, joint_set) and uses what concerns it.
+# Each takes (width, joint_set, location_input) and uses what concerns it.
 ENCODERS = {
-    "res18": lambda width, joint_set: resnet18(width),
-    "res50": lambda width, joint_set: resnet50(),
-    "hr48": lambda width, joint_set: HRNet(),
-    "keypoints": lambda width, joint_set: KeypointEncoder(len(JOINT_SETS[joint_set])),
+    "res18": lambda width, joint_set, location_input: resnet18(width),
+    "res50": lambda width, joint_set, location_input: resnet50(),
+    "hr48": lambda width, joint_set, location_input: HRNet(),
+    "keypoints": lambda width, joint_set, location_input: KeypointEncoder(
+        len(JOINT_SETS[joint_set]), location_input, round(1024 * width)
+    ),
 }
 
 
@@ -27,7 +29,7 @@ class CLIFF(nn.Cell):
     Args:
         encoder (str): 'res18', 'res50', 'hr48' or 'keypoints'. Default: 'res50'.
         location_input (bool): Feed bbox_info to the regressor (CI of Table 2). Default: True.
-        width (float): Channel multiplier of 'res18'. Default: 1.0.
+        width (float): Channel multiplier of 'res18' and 'keypoints'. Default: 1.0.
         joint_set (str): 'coco17' or 'openpose25', of 'keypoints'. Default: 'coco17'.
         mean_params (MeanParams): Where the regressor starts. Default: a standing person.
 
@@ -58,11 +60,21 @@ class CLIFF(nn.Cell):
         super().__init__()
         if encoder not in ENCODERS:
             raise ValueError(f"For 'CLIFF', 'encoder' must be one of {', '.join(ENCODERS)}, but got '{encoder}'.")
-        self.encoder = ENCODERS[encoder](width, joint_set)
-        self.regressor = Regressor(self.encoder.out_channels, location_input, mean_params)
+        self.reads_keypoints = encoder == "keypoints"
+        self.encoder = ENCODERS[encoder](width, joint_set, location_input)
+        # HMR's regressor is linear, which is enough for what a deep encoder has seen. Where the person is must turn the
+        # whole body, and how it turns depends on the pose: keypoints need the products of the two.
+        size = self.encoder.out_channels
+        hidden = {"relu": True, "hidden_size": size} if self.reads_keypoints else {}
+        self.regressor = Regressor(size, location_input, mean_params, **hidden)
+
+    def regress(self, inputs: Tensor, bbox_info: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """pose6d (B, 144), betas (B, 10) and pred_cam_crop (B, 3), in the precision that the parts compute in."""
+        feature = self.encoder(inputs, bbox_info) if self.reads_keypoints else self.encoder(inputs)
+        return self.regressor(feature, bbox_info)
 
     def construct(self, inputs: Tensor, bbox_info: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        pose6d, betas, cam = self.regressor(self.encoder(inputs), bbox_info)
+        pose6d, betas, cam = self.regress(inputs, bbox_info)
         return rot6d_to_rotmat(pose6d), betas, cam
 
 

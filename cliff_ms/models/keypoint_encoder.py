@@ -8,14 +8,15 @@ class KeypointEncoder(nn.Cell):
 
     Args:
         num_keypoints (int): K, 17 for COCO or 25 for OpenPose.
+        location_input (bool): Read bbox_info too (CI of Table 2). Default: True.
         out_channels (int): Length of the feature. Default: 1024.
         num_blocks (int): Residual blocks. Default: 2.
-        dropout (float): Probability of dropping a unit in training. Default: 0.1.
 
     Inputs:
         - **keypoints** (Tensor) - (B, K, 3), x and y relative to the box centre in units of half the box height (see
           :func:`cliff_ms.data.crop.normalize_keypoints`) and confidence in [0, 1]. A joint of confidence 0 is missing
           and its coordinates are not read.
+        - **bbox_info** (Tensor) - (B, 3), Eq. (5).
 
     Outputs:
         Tensor, (B, out_channels).
@@ -27,14 +28,17 @@ class KeypointEncoder(nn.Cell):
         ``CPU``
     """
 
-    def __init__(self, num_keypoints: int, out_channels: int = 1024, num_blocks: int = 2, dropout: float = 0.1) -> None:
+    def __init__(
+        self, num_keypoints: int, location_input: bool = True, out_channels: int = 1024, num_blocks: int = 2
+    ) -> None:
         super().__init__()
         self.num_keypoints = num_keypoints
+        self.location_input = location_input
         self.out_channels = out_channels
-        self.stem = nn.Dense(3 * num_keypoints, out_channels)
-        self.blocks = nn.SequentialCell([ResidualBlock(out_channels, dropout) for _ in range(num_blocks)])
+        self.stem = nn.Dense(3 * num_keypoints + 3 * location_input, out_channels)
+        self.blocks = nn.SequentialCell([ResidualBlock(out_channels) for _ in range(num_blocks)])
 
-    def construct(self, keypoints: Tensor) -> Tensor:
+    def construct(self, keypoints: Tensor, bbox_info: Tensor) -> Tensor:
         if keypoints.shape[1:] != (self.num_keypoints, 3):
             raise ValueError(
                 f"For 'KeypointEncoder', 'keypoints' must have shape (B, {self.num_keypoints}, 3), "
@@ -45,17 +49,19 @@ class KeypointEncoder(nn.Cell):
         # A detector may leave anything at a missing joint; select, since 0 * NaN would still be NaN.
         position = ops.select(seen.broadcast_to(keypoints[:, :, :2].shape) > 0, keypoints[:, :, :2], 0.0)
         visible = ops.cat((position, confidence), -1).reshape(-1, 3 * self.num_keypoints)
+        if self.location_input:
+            visible = ops.cat((visible, bbox_info), 1)
         return self.blocks(self.stem(visible))
 
 
 class ResidualBlock(nn.Cell):
-    """x + two layers of Dense, BatchNorm, ReLU, Dropout. (B, C) in and out."""
+    """x + two layers of Dense, BatchNorm, ReLU. (B, C) in and out."""
 
-    def __init__(self, channels: int, dropout: float) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
         layers = []
         for _ in range(2):
-            layers += [nn.Dense(channels, channels), nn.BatchNorm1d(channels), nn.ReLU(), nn.Dropout(p=dropout)]
+            layers += [nn.Dense(channels, channels), nn.BatchNorm1d(channels), nn.ReLU()]
         self.layers = nn.SequentialCell(layers)
 
     def construct(self, x: Tensor) -> Tensor:

@@ -49,6 +49,8 @@ class Regressor(nn.Cell):
         location_input (bool): Feed bbox_info (CI of Table 2); without it this is HMR's regressor. Default: True.
         mean_params (MeanParams): The starting point. Default: a standing person.
         iterations (int): Default: 3.
+        relu (bool): A ReLU after either hidden layer, where HMR has dropout and is linear. Default: False.
+        hidden_size (int): Default: 1024.
 
     Inputs:
         - **feature** (Tensor) - (B, C), float32.
@@ -67,19 +69,21 @@ class Regressor(nn.Cell):
         location_input: bool = True,
         mean_params: MeanParams | None = None,
         iterations: int = 3,
+        relu: bool = False,
+        hidden_size: int = 1024,
     ) -> None:
         super().__init__()
         self.location_input = location_input
         self.iterations = iterations
         state_size = POSE_SIZE + SHAPE_SIZE + CAMERA_SIZE
-        self.fc1 = nn.Dense(feature_size + BBOX_SIZE * location_input + state_size, 1024)
-        self.drop1 = nn.Dropout(p=0.5)
-        self.fc2 = nn.Dense(1024, 1024)
-        self.drop2 = nn.Dropout(p=0.5)
+        self.fc1 = nn.Dense(feature_size + BBOX_SIZE * location_input + state_size, hidden_size)
+        self.after1 = nn.ReLU() if relu else nn.Dropout(p=0.5)
+        self.fc2 = nn.Dense(hidden_size, hidden_size)
+        self.after2 = nn.ReLU() if relu else nn.Dropout(p=0.5)
         # Small initial corrections keep the first predictions near the mean parameters.
-        self.decpose = nn.Dense(1024, POSE_SIZE, weight_init=XavierUniform(gain=0.01))
-        self.decshape = nn.Dense(1024, SHAPE_SIZE, weight_init=XavierUniform(gain=0.01))
-        self.deccam = nn.Dense(1024, CAMERA_SIZE, weight_init=XavierUniform(gain=0.01))
+        self.decpose = nn.Dense(hidden_size, POSE_SIZE, weight_init=XavierUniform(gain=0.01))
+        self.decshape = nn.Dense(hidden_size, SHAPE_SIZE, weight_init=XavierUniform(gain=0.01))
+        self.deccam = nn.Dense(hidden_size, CAMERA_SIZE, weight_init=XavierUniform(gain=0.01))
         mean = mean_params or standing_mean_params()
         self.init_pose = _frozen(mean.pose6d, "init_pose")
         self.init_shape = _frozen(mean.betas, "init_shape")
@@ -94,7 +98,7 @@ class Regressor(nn.Cell):
         cam = ops.broadcast_to(self.init_cam, (batch, CAMERA_SIZE))
         for _ in range(self.iterations):
             hidden = ops.cat((feature, pose6d, betas, cam), 1)
-            hidden = self.drop2(self.fc2(self.drop1(self.fc1(hidden))))
+            hidden = self.after2(self.fc2(self.after1(self.fc1(hidden))))
             pose6d = pose6d + self.decpose(hidden)
             betas = betas + self.decshape(hidden)
             cam = cam + self.deccam(hidden)
