@@ -4,7 +4,7 @@ import numpy as np
 
 from cliff_ms.data.crop import box_to_crop
 from cliff_ms.data.detections import KEYPOINT_MARGIN, MIN_CONFIDENCE, MIN_JOINTS
-from cliff_ms.keypoints import JOINT_SETS, flip_permutation, index_map
+from cliff_ms.keypoints import COCO17, JOINT_SETS, flip_permutation, index_map
 from cliff_ms.synthetic.skinning import LANDMARKS
 from cliff_ms.synthetic.world import People, in_frame
 
@@ -15,6 +15,8 @@ _DIFFICULTY = 0.45  # spread over joints of the same
 _OUTLIERS = (0.04, 4.0)  # share of joints that are far off, and the factor
 _HARDER = {"hip": 1.4, "wrist": 1.3, "ankle": 1.2, "nose": 0.5, "eye": 0.5, "ear": 0.6, "pelvis": 1.2}
 _SWAPPED = 0.03  # share of people whose left and right are mixed up, in the arms, the legs or everywhere
+_EXACT = 0.3  # share of people whose joints were clicked by somebody careful: no noise, nothing mixed up
+_COCO = 0.5  # share of people seen by a detector that knows COCO's 17 joints only
 _SURE = 0.3  # share of people whose file says 1 for every joint it has
 _LOST_JOINTS, _LOST_LIMB, _LOST_HALF = 0.10, 0.04, 0.10
 _HIDDEN_FACE = 0.7  # share of detectors that leave out the far side of a face
@@ -50,6 +52,7 @@ class Observer:
         self.halves = np.stack([lower, ~lower, *sides])
         far = np.array([_kind(name) in ("elbow", "wrist", "knee", "ankle", "heel", "toe") for name in self.names])
         self.limbs = np.stack([far & side & part for side in sides for part in (legs, ~legs)])
+        self.beyond_coco = np.array([name not in COCO17 for name in self.names])
         self.face = [self.names.index(name) for name in _FACE]
 
     def __call__(self, rng: np.random.Generator, people: People) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -87,11 +90,14 @@ class Observer:
         deviation = size * np.exp(rng.normal(np.log(_NOISE[0]), _NOISE[1], count))
         noise = rng.normal(size=(count, joints, 2)) * (deviation[:, None] * self.harder * difficulty)[..., None]
         position = self._swap(rng, exact[..., :2] + noise)
+        if self.observation == "detector":
+            position = np.where(rng.random((count, 1, 1)) < _EXACT, exact[..., :2], position)
         confidence = (1.02 - 0.16 * difficulty + rng.normal(0, 0.06, (count, joints))).clip(0.05, 1)
         confidence = np.where(rng.random((count, 1)) < _SURE, 1, confidence)
         lost = self._lost(rng, count)
         if self.observation == "detector":
             lost[:, self.face] |= away & (rng.random((count, 1)) < _HIDDEN_FACE)
+            lost |= self.beyond_coco & (rng.random((count, 1)) < _COCO)
         seen = in_frame(position, people.img_hw) & (exact[..., 2] > 0) & ~lost
         return np.concatenate([position, (confidence * seen)[..., None]], -1)
 
