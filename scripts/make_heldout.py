@@ -1,0 +1,112 @@
+"""Make the bundled held-out set: pictures of synthetic people that no model has been trained on, with their labels.
+
+    python scripts/make_heldout.py [--output_dir model_zoo/heldout]
+
+Writes 000.jpg ... and annotations.npz, always the same ones. Keys of the standard npz (imgname center scale part pose
+shape has_smpl global_t focal_l S gender img_hw input_keypoints input_joint_set), in pixels of the pictures as they are
+stored. `input_keypoints` are clean: the exact COCO-17 joints inside the frame, whoever is in front of them; `center`
+and `scale` are the box around them. Further keys hold the same people as others see them: `input_keypoints_noisy` by a
+detector with noise and gaps, `input_keypoints_half` with half of the body missing too, (N, 17, 3); and
+`input_keypoints_openpose25`, clean, (N, 25, 3).
+
+What differs from training: the seed, hence every pose, turn, shape, camera, place in the frame, dress, background and
+light; and the joints vary by WIDER times as much around the key poses, so poses lie farther from these than training's
+do. What does not differ: the body, the table of key poses and how they are mixed, the limits of the joints, and the
+ranges of shapes, lenses, distances and heights. So this set says how well a model has learnt this world, not how well
+it does on photos.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from cliff_ms import cli
+from cliff_ms.body import load_body
+from cliff_ms.files import atomic_path, prepare_output_dir
+from cliff_ms.media import write_image
+from cliff_ms.synthetic.observation import Observer
+from cliff_ms.synthetic.scene import SceneMaker, annotate
+from cliff_ms.synthetic.world import MIN_SEEN, People
+
+PICTURES = 400
+WIDER = 1.25
+_SEED = 20220717  # do not train with it
+_JPEG_QUALITY = 80
+# Key -> joint set and what is seen of it.
+_OBSERVED = {
+    "input_keypoints": ("coco17", "clean"),
+    "input_keypoints_noisy": ("coco17", "detector"),
+    "input_keypoints_half": ("coco17", "half"),
+    "input_keypoints_openpose25": ("openpose25", "clean"),
+}
+
+
+def main() -> None:
+    """Make the pictures one by one, then write everybody's labels."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument(
+        "--output_dir", type=Path, default=Path("model_zoo/heldout"), help="for the pictures and labels"
+    )
+    output_dir = prepare_output_dir(parser.parse_args().output_dir)
+    maker = SceneMaker(load_body(), [])
+    maker.world.prior.spread *= WIDER
+    observers = {key: Observer(*how) for key, how in _OBSERVED.items()}
+    parts = []
+    for index in range(PICTURES):
+        name = f"{index:03d}.jpg"
+        image, rows = make_picture(maker, observers, index)
+        write_image(output_dir / name, image, _JPEG_QUALITY)
+        parts.append({"imgname": np.full(len(rows["center"]), name), **rows})
+    columns = {key: np.concatenate([rows[key] for rows in parts]) for key in parts[0]}
+    names = columns.pop("imgname")
+    numbers = {key: column.astype(np.float32) for key, column in columns.items()}
+    path = output_dir / "annotations.npz"
+    with atomic_path(path) as temporary:
+        np.savez_compressed(
+            temporary, imgname=names, gender=np.full(len(names), "n"), input_joint_set="coco17", **numbers
+        )
+    size = sum(file.stat().st_size for file in (path, *output_dir.glob("*.jpg"))) / 1e6
+    print(f"wrote {len(names)} people in {PICTURES} pictures to {output_dir}, {size:.1f} MB")
+
+
+def make_picture(
+    maker: SceneMaker, observers: dict[str, Observer], index: int
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Make a picture that shows somebody.
+
+    Args:
+        maker: Of scenes.
+        observers: Key of the annotations -> who reports it.
+        index: Which picture.
+
+    Returns:
+        The picture (H, W, 3) uint8 RGB, and a row of annotations per person with MIN_SEEN of SPIN's joints in the frame
+        and enough of them not hidden by others.
+    """
+    attempt = 0
+    while True:
+        rng = np.random.default_rng((_SEED, index, attempt))
+        scene = maker.place(rng)
+        image, owner, depth = maker.draw(rng, scene)
+        rows = annotate(scene, owner, depth)
+        seen = rows["part"][..., 2].sum(1) >= MIN_SEEN
+        if seen.any():
+            break
+        attempt += 1
+    rows = {key: column[seen] for key, column in rows.items()}
+    # Rows keep the order of the people, and no two stand in the same place.
+    chosen = np.isin(scene.people.translation[:, 0], rows["global_t"][:, 0])
+    people = People(*(getattr(scene.people, field)[chosen] for field in People.__dataclass_fields__))
+    for key, observer in observers.items():
+        rows[key], center, size = observer(rng, people)
+        if key == "input_keypoints":
+            rows["center"], rows["scale"] = center, size / 200
+    return image, rows
+
+
+if __name__ == "__main__":
+    cli.run(main)
