@@ -23,7 +23,7 @@ def body():
 @pytest.fixture(scope="module")
 def many(body):
     """1024 samples as a detector sees them, by the names of the contract."""
-    stream = KeypointStream(body, "coco17", BATCH, seed=1)
+    stream = KeypointStream(body, "coco17", BATCH, seed=1, observation="detector")
     names = ("inputs", "center", "size", "img_hw", "focal", "kp2d", "kp3d", "rotmats", "betas", "has_smpl")
     return dict(zip(names, (np.concatenate(a) for a in zip(*map(stream.batch, range(4)), strict=True)), strict=True))
 
@@ -128,6 +128,18 @@ def test_a_detector_is_noisy_unsure_and_incomplete(body, many):
     assert 0.5 < seen.mean() < 0.9
     assert (many["inputs"][~(many["inputs"][..., 2] > 0)] == 0).all()
     assert ((many["inputs"][..., 2] > 0).sum(1) >= MIN_JOINTS).all()
+
+
+def test_some_of_a_mixture_are_exact_and_some_have_only_the_joints_of_coco(body):
+    batch = KeypointStream(body, "openpose25", BATCH, seed=1).batch(0)
+    names = [name for name in JOINT_SETS["openpose25"] if name in SPIN24]
+    mine, theirs = index_map(JOINT_SETS["openpose25"], names), index_map(SPIN24, names)
+    seen = batch[0][:, mine, 2] > 0
+    error = np.linalg.norm(in_pixels(*batch[:3])[:, mine] - batch[5][:, theirs, :2], axis=-1)
+    exact = (np.where(seen, error, 0) < 0.1).all(1)  # px
+    assert 0.2 < exact.mean() < 0.4
+    beyond = [k for k, name in enumerate(JOINT_SETS["openpose25"]) if name not in JOINT_SETS["coco17"]]
+    assert 0.4 < (batch[0][:, beyond, 2] == 0).all(1).mean() < 0.65
 
 
 def test_half_hides_half(body):

@@ -8,7 +8,7 @@ from cliff_ms.keypoints import COCO17, JOINT_SETS, flip_permutation, index_map
 from cliff_ms.synthetic.skinning import LANDMARKS
 from cliff_ms.synthetic.world import People, in_frame
 
-OBSERVATIONS = ("detector", "clean", "half")
+OBSERVATIONS = ("mixed", "detector", "clean", "half")
 CROP_HW = (256, 192)  # only its ratio matters here
 _NOISE = (0.013, 0.45)  # median over people of a joint's deviation in crop heights, and the spread of its logarithm
 _DIFFICULTY = 0.45  # spread over joints of the same
@@ -34,7 +34,8 @@ class Observer:
     Args:
         joint_set: The joints it knows, a key of `keypoints.JOINT_SETS`.
         observation: 'detector' for noise, gaps and loose boxes; 'clean' for the exact joints in the frame and a tight
-            box; 'half' for noise and a loose box, with the legs or one side, rarely the rest, of everybody hidden.
+            box; 'half' for noise and a loose box, with the legs or one side, rarely the rest, of everybody hidden;
+            'mixed', to train on, for detectors of which some are exact and some know only COCO's joints.
     """
 
     def __init__(self, joint_set: str, observation: str) -> None:
@@ -90,13 +91,14 @@ class Observer:
         deviation = size * np.exp(rng.normal(np.log(_NOISE[0]), _NOISE[1], count))
         noise = rng.normal(size=(count, joints, 2)) * (deviation[:, None] * self.harder * difficulty)[..., None]
         position = self._swap(rng, exact[..., :2] + noise)
-        if self.observation == "detector":
+        if self.observation == "mixed":
             position = np.where(rng.random((count, 1, 1)) < _EXACT, exact[..., :2], position)
         confidence = (1.02 - 0.16 * difficulty + rng.normal(0, 0.06, (count, joints))).clip(0.05, 1)
         confidence = np.where(rng.random((count, 1)) < _SURE, 1, confidence)
         lost = self._lost(rng, count)
-        if self.observation == "detector":
+        if self.observation != "half":
             lost[:, self.face] |= away & (rng.random((count, 1)) < _HIDDEN_FACE)
+        if self.observation == "mixed":
             lost |= self.beyond_coco & (rng.random((count, 1)) < _COCO)
         seen = in_frame(position, people.img_hw) & (exact[..., 2] > 0) & ~lost
         return np.concatenate([position, (confidence * seen)[..., None]], -1)

@@ -21,7 +21,7 @@ class KeypointStream:
         batch_size: B.
         seed: Of the stream.
         held_out: Take the batches from a part of the stream that is never trained on.
-        observation: 'detector' (noise, gaps, loose boxes), 'clean' or 'half', see `observation.Observer`.
+        observation: How a detector sees them, see `observation.Observer`.
 
     Raises:
         InputError: If the body has no regressor for SPIN's keypoints.
@@ -34,7 +34,7 @@ class KeypointStream:
         batch_size: int,
         seed: int,
         held_out: bool = False,
-        observation: str = "detector",
+        observation: str = "mixed",
     ) -> None:
         self.world = World(body)
         self.observer = Observer(joint_set, observation)
