@@ -19,8 +19,7 @@ def mpjpe(pred: np.ndarray, gt: np.ndarray) -> np.ndarray:
     Raises:
         ValueError: If the shapes differ.
     """
-    pred, gt = _checked(pred, gt)
-    return 1000 * np.linalg.norm(pred - gt, axis=-1).mean(-1)
+    return _distances(pred, gt).mean(-1)
 
 
 def pa_mpjpe(pred: np.ndarray, gt: np.ndarray) -> np.ndarray:
@@ -37,6 +36,42 @@ def pa_mpjpe(pred: np.ndarray, gt: np.ndarray) -> np.ndarray:
         ValueError: If the shapes differ.
     """
     return mpjpe(align_similarity(*_checked(pred, gt)), gt)
+
+
+def pck(pred: np.ndarray, gt: np.ndarray, threshold: float = 150.0) -> np.ndarray:
+    """Percentage of correct keypoints: those less than a threshold away from the truth (MPI-INF-3DHP: 150 mm).
+
+    Args:
+        pred: (N, J, 3) m, relative to the root that the protocol names.
+        gt: (N, J, 3) m.
+        threshold: mm; a joint exactly as far away is wrong.
+
+    Returns:
+        (N,) percent.
+
+    Raises:
+        ValueError: If the shapes differ.
+    """
+    return 100 * (_distances(pred, gt) < threshold).mean(-1)
+
+
+def auc(pred: np.ndarray, gt: np.ndarray) -> np.ndarray:
+    """Area under the curve of `pck`: its mean over thresholds of 0, 5, ... 150 mm, as MPI-INF-3DHP's evaluation.
+
+    Without any error it is 30 / 31 of 100 %: no distance is below the first threshold.
+
+    Args:
+        pred: (N, J, 3) m, relative to the root that the protocol names.
+        gt: (N, J, 3) m.
+
+    Returns:
+        (N,) percent.
+
+    Raises:
+        ValueError: If the shapes differ.
+    """
+    thresholds = np.arange(0, 151, 5)
+    return 100 * (_distances(pred, gt)[..., None] < thresholds).mean((-2, -1))
 
 
 def pve(pred: np.ndarray, gt: np.ndarray) -> np.ndarray:
@@ -82,6 +117,12 @@ def align_similarity(pred: np.ndarray, gt: np.ndarray) -> np.ndarray:
     spread = (pred**2).sum((1, 2))
     scale = (singular * sign).sum(1) / np.where(spread > 0, spread, 1)
     return scale[:, None, None] * pred @ rotation.swapaxes(1, 2) + gt_mean
+
+
+def _distances(pred: np.ndarray, gt: np.ndarray) -> np.ndarray:
+    """(N, J) mm."""
+    pred, gt = _checked(pred, gt)
+    return 1000 * np.linalg.norm(pred - gt, axis=-1)
 
 
 def _checked(pred: np.ndarray, gt: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

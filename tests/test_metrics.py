@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize
 from scipy.spatial.transform import Rotation
 
-from cliff_ms.metrics import mpjpe, pa_mpjpe, pve, rotation_error
+from cliff_ms.metrics import align_similarity, auc, mpjpe, pa_mpjpe, pck, pve, rotation_error
 
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -38,9 +38,12 @@ def test_pa_ignores_similarities_and_nothing_else(seed, joints):
     np.testing.assert_allclose(pa_mpjpe(noisy @ turn + 1, gt), pa_mpjpe(noisy, gt), atol=1e-6)
 
 
-def test_pa_is_the_best_similarity():
+@pytest.mark.parametrize("mirror", [False, True])
+def test_pa_is_the_best_similarity(mirror):
     rng = np.random.default_rng(1)
     gt, pred = rng.standard_normal((2, 6, 3))
+    if mirror:  # the best reflection would fit: the best rotation is asked for
+        pred = gt * [-1, 1, 1] + 0.1 * pred
 
     def cost(x):
         return ((np.exp(x[3]) * pred @ Rotation.from_rotvec(x[:3]).as_matrix().T + x[4:] - gt) ** 2).sum()
@@ -57,6 +60,31 @@ def test_pa_of_degenerate_points(points):
     assert pa_mpjpe(points[None], points[None]) < 1e-6
     assert np.isfinite(pa_mpjpe(points[None], other[None])).all()
     assert np.isfinite(pa_mpjpe(other[None], points[None])).all()
+
+
+def test_pa_of_points_in_a_line():
+    rng = np.random.default_rng(0)
+    places, gt = rng.standard_normal(5), rng.standard_normal((5, 3))
+    c, g = places - places.mean(), gt - gt.mean(0)
+    # The best line through G has the direction G^T c, and its points lie at c |G^T c| / c^T c.
+    direction = g.T @ c
+    expected = np.outer(c, direction) / (c @ c)
+    for turn in Rotation.random(5, random_state=1):
+        line = places[:, None] * turn.apply([2.0, 0, 0]) + 3
+        np.testing.assert_allclose(align_similarity(line[None], gt[None])[0], expected + gt.mean(0), atol=1e-9)
+
+
+def test_pck_and_auc():
+    gt = np.zeros((5, 14, 3))
+    offsets = np.array([0, 75, 200, 149.99, 150]) / 1000
+    pred = gt + offsets[:, None, None] * [0.6, 0, 0.8]
+    pred[4, 7:] = 0
+    # 31 thresholds of 0, 5, ... 150 mm, of which those above the error count; 150 itself is too far.
+    pck_expected = [100, 100, 0, 100, 50]
+    np.testing.assert_allclose(pck(pred, gt), pck_expected)
+    np.testing.assert_allclose(auc(pred, gt)[[0, 1, 2, 3]], 100 * np.array([30, 15, 0, 1]) / 31)
+    np.testing.assert_allclose(auc(pred, gt)[4], 100 * 15 / 31)
+    np.testing.assert_allclose(pck(pred, gt, 80), [100, 100, 0, 0, 50])
 
 
 @settings(deadline=None)

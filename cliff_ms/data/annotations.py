@@ -3,7 +3,8 @@
 A file is recognised by what it holds. N is the number of people, one per row, counted from 0.
 
 - npz with `imgname center scale`: SPIN's, CLIFF's cliffGT and our own; of these keys, whichever are there are taken:
-  `part S pose shape has_smpl focal_l global_t img_hw`, and `input_keypoints` in the order of `input_joint_set`.
+  `part S pose shape has_smpl focal_l global_t img_hw gender group`, and `input_keypoints` in the order of
+  `input_joint_set`.
 - npz with `pose_cam` too: BEDLAM's with SMPL bodies; `part` or `gtkps`, `pose_cam shape trans_cam cam_ext cam_int`.
 - json with `data`: EFT's; `gt_keypoint_2d parm_pose parm_shape bbox_center bbox_scale imageName`.
 
@@ -25,8 +26,8 @@ from cliff_ms.keypoints import JOINT_SETS, SMPL24, SPIN24
 
 _PIXELS_PER_SCALE = 200  # SPIN's and the authors' unit of `scale`
 _KEYS = frozenset(
-    "imgname center scale part S pose shape has_smpl focal_l global_t img_hw input_keypoints input_joint_set pose_cam "
-    "trans_cam cam_ext cam_int gtkps".split()
+    "imgname center scale part S pose shape has_smpl focal_l global_t img_hw input_keypoints input_joint_set gender "
+    "group pose_cam trans_cam cam_ext cam_int gtkps".split()
 )
 _SMPLX_POSE = 165  # numbers of a SMPL-X pose: body, jaw, eyes and hands
 
@@ -50,6 +51,8 @@ class Annotations:
             or None.
         input_keypoints: (N, K, 3) px of the full image and confidence: what a keypoint model reads; or None.
         input_joint_set: Order of the K, a key of `keypoints.JOINT_SETS`; None without them.
+        gender: (N,) 'm', 'f' or 'n': the SMPL model that pose and betas are of; or None.
+        group: (N,) str, the sequence, action or subject that results are broken down by; or None.
     """
 
     image_names: np.ndarray
@@ -65,6 +68,8 @@ class Annotations:
     translation: np.ndarray | None = None
     input_keypoints: np.ndarray | None = None
     input_joint_set: str | None = None
+    gender: np.ndarray | None = None
+    group: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.image_names)
@@ -112,6 +117,8 @@ def save_annotations(path: str | Path, annotations: Annotations) -> None:
         "global_t": annotations.translation,
         "input_keypoints": annotations.input_keypoints,
         "input_joint_set": annotations.input_joint_set,
+        "gender": annotations.gender,
+        "group": annotations.group,
     }
     with atomic_path(path) as temporary:
         np.savez_compressed(temporary, **{key: array for key, array in arrays.items() if array is not None})
@@ -130,12 +137,19 @@ class _Columns:
 
     def image_names(self) -> np.ndarray:
         """(N,) str."""
-        names = self._required("imgname")
-        if names.ndim != 1 or names.dtype.kind not in "US":
-            raise self._error("imgname", f"must be a list of strings, but has shape {names.shape}, type {names.dtype}")
+        names = self._strings("imgname")
         if not len(names):
             raise InputError(f"Annotation file '{self.path}' holds no rows.")
-        return np.array([normalise_name(name) for name in names.astype(np.str_).tolist()])
+        return np.array([normalise_name(name) for name in names.tolist()])
+
+    def words(self, key: str) -> np.ndarray | None:
+        """(N,) str, or None for a column that is missing."""
+        if key not in self.arrays:
+            return None
+        words = self._strings(key)
+        if len(words) != self.count:
+            raise self._error(key, f"must have {self.count} entries, one a row, but has {len(words)}")
+        return words
 
     def get(self, key: str, *shape: int, allow_nan: bool = False) -> np.ndarray:
         """A column that must be there, (N, *shape) float32 and finite."""
@@ -174,6 +188,12 @@ class _Columns:
             )
         return self.arrays[key]
 
+    def _strings(self, key: str) -> np.ndarray:
+        strings = self._required(key)
+        if strings.ndim != 1 or strings.dtype.kind not in "US":
+            raise self._error(key, f"must be a list of strings, but has shape {strings.shape}, type {strings.dtype}")
+        return strings.astype(np.str_)
+
     def _error(self, key: str, problem: str, row: str = "") -> InputError:
         return InputError(f"Annotation file '{self.path}'{row}: '{key}' {problem}.")
 
@@ -190,6 +210,9 @@ def _from_spin(columns: _Columns) -> Annotations:
         missing = "pose" if pose is None else "shape"
         raise InputError(f"Annotation file '{columns.path}': has_smpl is 1, but key '{missing}' is missing.")
     keypoints, joint_set = _input_keypoints(columns)
+    gender = columns.words("gender")
+    if gender is not None:
+        columns.check("gender", np.isin(gender, ("m", "f", "n")), gender, "must be 'm', 'f' or 'n'")
     return _checked(
         columns,
         keypoints2d=columns.points("part", len(SPIN24), 3),
@@ -202,6 +225,8 @@ def _from_spin(columns: _Columns) -> Annotations:
         translation=columns.optional("global_t", 3),
         input_keypoints=keypoints,
         input_joint_set=joint_set,
+        gender=gender,
+        group=columns.words("group"),
     )
 
 

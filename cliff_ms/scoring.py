@@ -1,0 +1,287 @@
+"""Run a network over a data set and score it by a protocol.
+
+Images are read ahead by threads; the network, SMPL and the metrics work on whole batches. N is the number of scored
+people, B the batch size, V of vertices; metres and radians in, millimetres and degrees out.
+"""
+
+import time
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from mindspore import Tensor
+
+from cliff_ms.body import Body
+from cliff_ms.config import ModelConfig, SourceConfig
+from cliff_ms.data.annotations import Annotations
+from cliff_ms.data.crop import normalize_keypoints
+from cliff_ms.data.loader import Batch, load_batches
+from cliff_ms.data.source import BATCH_FIELDS, Source, collate
+from cliff_ms.errors import InputError
+from cliff_ms.keypoints import H36M17, SMPL45, convert_keypoints
+from cliff_ms.metrics import auc, mpjpe, pa_mpjpe, pck, pve, rotation_error
+from cliff_ms.models.regressor import standing_mean_params
+from cliff_ms.models.smpl import SMPL
+from cliff_ms.predict import Network
+from cliff_ms.protocols import LSP14, MOCAP_OF_H36M17, PELVIS, Protocol, scored_rows
+from cliff_ms.rotation import rot6d_to_rotmat
+
+_WORKERS = 2  # loader threads: together they decode faster than a network on a processor reads
+_REGRESSED = len(SMPL45)  # where the joints of the H36M regressor begin
+
+Errors = dict[str, np.ndarray]  # name of a metric -> (N,)
+
+
+class EvalData:
+    """The rows of an annotation file that a protocol scores, in batches.
+
+    Args:
+        protocol: The protocol.
+        annotations: The file.
+        image_dir: Folder that its image names are relative to; may be empty for a keypoint model.
+        model: What the network reads.
+        batch_size: B.
+        keypoints: For a keypoint model: 'clean' for the file's `input_keypoints`, 'noisy' and 'half' for its
+            `input_keypoints_noisy` and `input_keypoints_half`.
+
+    Attributes:
+        annotations: All rows of the file.
+        rows: Those that are scored, (N,).
+        left_out: Reason -> how many rows it kept from being scored.
+
+    Raises:
+        InputError: What `Source` and `scored_rows` raise, or keypoints that the file or the model does not have.
+    """
+
+    def __init__(
+        self,
+        protocol: Protocol,
+        annotations: Path,
+        image_dir: Path | None,
+        model: ModelConfig,
+        batch_size: int,
+        keypoints: str = "clean",
+    ) -> None:
+        if model.encoder != "keypoints" and image_dir is None:
+            raise InputError("These weights read pixels: name the folder of the images with --image_dir.")
+        self._image_dir = image_dir
+        self._source = Source(SourceConfig(str(annotations), str(image_dir or "")), model, protocol.dataset)
+        self.annotations: Annotations = self._source.annotations
+        self.rows, self.left_out = scored_rows(protocol, self.annotations, str(annotations))
+        self.batch_size = batch_size
+        self._keypoints = None
+        if keypoints != "clean":
+            self._keypoints = self._other_keypoints(annotations, model, keypoints)
+
+    @property
+    def gender(self) -> np.ndarray | None:
+        """(N,) of the scored rows, or None."""
+        return None if self.annotations.gender is None else self.annotations.gender[self.rows]
+
+    @property
+    def group(self) -> np.ndarray | None:
+        """(N,) of the scored rows, or None."""
+        return None if self.annotations.group is None else self.annotations.group[self.rows]
+
+    def __len__(self) -> int:
+        return -(-len(self.rows) // self.batch_size)
+
+    def places(self, index: int) -> np.ndarray:
+        """Rows of the file in batch `index`, (B,); the last batch is filled up with its last row."""
+        places = np.arange(index * self.batch_size, (index + 1) * self.batch_size)
+        return self.rows[np.minimum(places, len(self.rows) - 1)]
+
+    def image_path(self, row: int) -> Path:
+        """The picture of a row, for data with an image folder."""
+        return self._image_dir / self.annotations.image_names[row]
+
+    def read(self, rows: np.ndarray) -> Batch:
+        """The arrays of `BATCH_FIELDS` of some rows.
+
+        Raises:
+            InputError: A bad image: leaving it out would change the score.
+        """
+        batch = collate([self._source.read(row) for row in rows])
+        if self._keypoints is None:
+            return batch
+        return normalize_keypoints(self._keypoints[rows], *batch[1:3]), *batch[1:]
+
+    def batch(self, index: int) -> Batch:
+        """Batch `index`, see `read`."""
+        return self.read(self.places(index))
+
+    def _other_keypoints(self, path: Path, model: ModelConfig, which: str) -> np.ndarray:
+        if model.encoder != "keypoints":
+            raise InputError(f"--keypoints {which} is for keypoint models; these weights read pixels.")
+        key, shape = f"input_keypoints_{which}", self.annotations.input_keypoints.shape
+        if not zipfile.is_zipfile(path) or key not in (arrays := np.load(path)).files:
+            raise InputError(f"Annotation file '{path}': key '{key}' is missing, which --keypoints {which} reads.")
+        if arrays[key].shape != shape or not np.isfinite(arrays[key]).all():
+            raise InputError(f"Annotation file '{path}': '{key}' must be finite numbers of shape {shape}.")
+        return convert_keypoints(arrays[key].astype(np.float32), self.annotations.input_joint_set, model.joint_set)
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """Errors of each scored person, in the order of `EvalData.rows`.
+
+    Attributes:
+        errors: Metric -> (N,); those that the protocol has.
+        mean_pose: The same for the constant standing pose that the regressor starts from; None if not asked for.
+        distance: (N,) of the box centre from the image centre, in halves of the image diagonal.
+        network_s: Time in the network, s; without the first batch, which compiles.
+        outside_s: Time in everything else (waiting for images, SMPL, metrics), s; without the first batch.
+    """
+
+    errors: Errors
+    mean_pose: Errors | None
+    distance: np.ndarray
+    network_s: float
+    outside_s: float
+
+
+@dataclass(frozen=True, eq=False)
+class _Posed:
+    """Bodies: rotmats (B, 24, 3, 3), joints (B, 17, 3), vertices (B, V, 3); None where they are not known."""
+
+    joints: np.ndarray
+    rotmats: np.ndarray | None = None
+    vertices: np.ndarray | None = None
+
+    def first(self, count: int) -> "_Posed":
+        arrays = (self.joints, self.rotmats, self.vertices)
+        return _Posed(*(array if array is None else array[:count] for array in arrays))
+
+
+class Evaluator:
+    """Scores a network by a protocol.
+
+    Args:
+        protocol: The protocol.
+        bodies: What `load_bodies` returned.
+    """
+
+    def __init__(self, protocol: Protocol, bodies: dict[str, Body]) -> None:
+        self._protocol = protocol
+        self._smpl = {key: SMPL(body, joint_regressor=body.regressors["h36m"]) for key, body in bodies.items()}
+
+    def __call__(self, network: Network, data: EvalData) -> Scores:
+        """Score all rows.
+
+        Args:
+            network: The network.
+            data: What it reads and the truth.
+
+        Returns:
+            The scores.
+
+        Raises:
+            InputError: A bad image; weights that give no finite numbers.
+        """
+        parts, mean_parts, distances = [], [], []
+        mean_pose = self._prediction(*_mean_pose(data.batch_size), None) if self._protocol.by_distance else None
+        network_s, start = 0.0, time.perf_counter()
+        batches = load_batches(data.batch, _WORKERS, stop=len(data))
+        for index, batch in enumerate(tqdm(batches, total=len(data), unit="batch", leave=False, disable=None)):
+            called = time.perf_counter()
+            rotmats, betas = network(*batch[:5])[:2]
+            network_s += time.perf_counter() - called
+            rows = data.places(index)
+            _check_finite(rotmats, betas, rows)
+            count = min(data.batch_size, len(data.rows) - index * data.batch_size)
+            gender = None if data.annotations.gender is None else data.annotations.gender[rows]
+            truth = self._truth(batch, gender).first(count)
+            parts.append(self._errors(self._prediction(betas, rotmats, gender).first(count), truth))
+            if mean_pose:
+                mean_parts.append(self._errors(mean_pose.first(count), truth))
+            distances.append(_distance(batch)[:count])
+            if index == 0:  # it compiled the graphs
+                network_s, start = 0.0, time.perf_counter()
+        outside_s = time.perf_counter() - start - network_s
+        mean_errors = _join(mean_parts) if mean_parts else None
+        return Scores(_join(parts), mean_errors, np.concatenate(distances), network_s, outside_s)
+
+    def pose(self, betas: np.ndarray, rotmats: np.ndarray, gender: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Pose each person of a batch on the body of a gender.
+
+        Args:
+            betas: (B, 10).
+            rotmats: (B, 24, 3, 3).
+            gender: (B,) keys of the bodies.
+
+        Returns:
+            Vertices (B, V, 3) and the Human3.6M regressor's joints (B, 17, 3), m, without the translation.
+        """
+        vertices = joints = None
+        for key in np.unique(gender):  # always the whole batch: one shape, one compiled graph
+            posed_vertices, posed_joints = (t.asnumpy() for t in self._smpl[key](Tensor(betas), Tensor(rotmats)))
+            if vertices is None:
+                vertices, joints = posed_vertices, posed_joints
+            else:
+                mine = (gender == key)[:, None, None]
+                vertices, joints = np.where(mine, posed_vertices, vertices), np.where(mine, posed_joints, joints)
+        return vertices, joints[:, _REGRESSED:]
+
+    def _truth(self, batch: Batch, gender: np.ndarray | None) -> _Posed:
+        fields = dict(zip(BATCH_FIELDS, batch, strict=True))
+        if self._protocol.truth == "mocap":
+            return _Posed(fields["keypoints3d"][:, MOCAP_OF_H36M17, :3])
+        if self._protocol.truth == "neutral" or gender is None:
+            gender = np.full(len(batch[0]), "n")
+        vertices, joints = self.pose(fields["betas"], fields["rotmats"], gender)
+        return _Posed(joints, fields["rotmats"], vertices)
+
+    def _prediction(self, betas: np.ndarray, rotmats: np.ndarray, gender: np.ndarray | None) -> _Posed:
+        vertices, joints = self.pose(betas, rotmats, np.full(len(betas), "n"))
+        if self._protocol.pve == "gendered":
+            vertices = self.pose(betas, rotmats, gender)[0]
+        return _Posed(joints, rotmats, vertices)
+
+    def _errors(self, pred: _Posed, truth: _Posed) -> Errors:
+        """Metrics of the protocol, (n,) each."""
+        protocol = self._protocol
+        pred_joints, true_joints = (_from_root(posed.joints, protocol.root) for posed in (pred, truth))
+        evaluated = [H36M17.index(name) for name in protocol.joints]
+        pair = pred_joints[:, evaluated], true_joints[:, evaluated]
+        errors = {"mpjpe_mm": mpjpe(*pair), "pa_mpjpe_mm": pa_mpjpe(*pair)}
+        if protocol.pve:
+            pelvis = [H36M17.index(name) for name in PELVIS]
+            errors["pve_mm"] = pve(*(posed.vertices - posed.joints[:, pelvis] for posed in (pred, truth)))
+            errors["pve_raw_mm"] = pve(pred.vertices, truth.vertices)
+        if truth.rotmats is not None:
+            errors["global_rotation_deg"] = rotation_error(pred.rotmats[:, 0], truth.rotmats[:, 0])
+        if protocol.pck:
+            counted = [H36M17.index(name) for name in LSP14]
+            pair = pred_joints[:, counted], true_joints[:, counted]
+            errors |= {"pck_percent": pck(*pair), "auc_percent": auc(*pair)}
+        return errors
+
+
+def _check_finite(rotmats: np.ndarray, betas: np.ndarray, rows: np.ndarray) -> None:
+    finite = np.isfinite(rotmats).all((1, 2, 3)) & np.isfinite(betas).all(1)
+    if not finite.all():
+        raise InputError(f"The network gives values that are not finite for row {rows[finite.argmin()]}: bad weights.")
+
+
+def _from_root(joints: np.ndarray, root: tuple[str, ...]) -> np.ndarray:
+    return joints - joints[:, [H36M17.index(name) for name in root]].mean(1, keepdims=True)
+
+
+def _mean_pose(count: int) -> tuple[np.ndarray, np.ndarray]:
+    """The betas and rotations that the regressor starts from, for each of a batch."""
+    mean = standing_mean_params()
+    rotmats = rot6d_to_rotmat(Tensor(mean.pose6d[None].astype(np.float32))).asnumpy()
+    return np.tile(mean.betas.astype(np.float32), (count, 1)), np.tile(rotmats, (count, 1, 1, 1))
+
+
+def _distance(batch: Batch) -> np.ndarray:
+    """(B,) of the box centre from the image centre, in halves of the image diagonal."""
+    center, img_hw = batch[1], batch[3]
+    return 2 * np.linalg.norm(center - img_hw[:, ::-1] / 2, axis=1) / np.linalg.norm(img_hw, axis=1)
+
+
+def _join(parts: list[Errors]) -> Errors:
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

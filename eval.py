@@ -1,0 +1,75 @@
+"""Score weights on a data set by a published protocol; without arguments, the bundled model on the bundled people."""
+
+import argparse
+from pathlib import Path
+
+from cliff_ms import cli, runtime
+from cliff_ms.checkpoint import load_side_car
+from cliff_ms.config import load_config
+from cliff_ms.engine import ENGINES, HELD_OUT, bundled_model, check_model
+from cliff_ms.errors import InputError
+from cliff_ms.files import prepare_output_dir
+from cliff_ms.protocols import PROTOCOLS, find_protocol
+
+
+def parse_args() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--ckpt", type=Path, help="weights, or an exported .onnx; default: the bundled keypoint model")
+    parser.add_argument("--config", type=Path, help="training YAML whose 'model' the weights must have been trained as")
+    parser.add_argument("--dataset", choices=PROTOCOLS, default="synthetic", help="which protocols apply")
+    names = "; ".join(f"{dataset}: {', '.join(protocols)}" for dataset, protocols in PROTOCOLS.items())
+    parser.add_argument("--protocol", help=f"default: the first of {names}")
+    parser.add_argument("--annotations", type=Path, help="npz that prepare.py wrote; not needed for synthetic")
+    parser.add_argument("--image_dir", type=Path, help="folder that the image names in it are relative to")
+    parser.add_argument("--body", type=Path, help="neutral body that predictions are posed on, SMPL .pkl or .npz")
+    parser.add_argument(
+        "--body_dir", type=Path, help="folder of SMPL_NEUTRAL.pkl, SMPL_MALE.pkl, SMPL_FEMALE.pkl, J_regressor_h36m.npy"
+    )
+    parser.add_argument("--keypoints", choices=("clean", "noisy", "half"), default="clean", help="of synthetic people")
+    parser.add_argument("--engine", choices=ENGINES, default="mindspore", help="runs the network")
+    parser.add_argument("--batch_size", type=int, default=32, help="people that go through the network at once")
+    parser.add_argument("--output", type=Path, help="JSON; default: outputs/eval/<data set>.json; a .md goes beside it")
+    parser.add_argument("--visualize", type=int, default=0, metavar="N", help="the N worst people as a .jpg beside it")
+    cli.add_device_argument(parser)
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Check what was given, then load MindSpore and evaluate."""
+    args = parse_args()
+    protocol = find_protocol(args.dataset, args.protocol)
+    annotations, image_dir = args.annotations, args.image_dir
+    if args.dataset == "synthetic" and annotations is None:
+        annotations, image_dir = HELD_OUT / "annotations.npz", HELD_OUT
+    if annotations is None:
+        raise InputError(f"--dataset {args.dataset} needs --annotations F.npz and, for pixels, --image_dir D.")
+    if args.batch_size < 1 or args.visualize < 0:
+        raise InputError("--batch_size must be positive and --visualize not negative.")
+    output = args.output or Path("outputs/eval") / f"{args.dataset}.json"
+    if output.suffix != ".json":
+        raise InputError(f"--output {output} must end in .json; the tables go into a .md beside it.")
+    prepare_output_dir(output.parent)
+    ckpt = args.ckpt or bundled_model()
+    meta = load_side_car(ckpt)
+    if args.config:
+        check_model(load_config(args.config), meta, str(ckpt))
+    device = runtime.setup_device(args.device_target)
+    from cliff_ms.evaluate import Job, evaluate, tables, write_report
+
+    print(f"{args.dataset}, protocol '{protocol.name}' ({protocol.source})\nweights: {meta.origin}")
+    print(f"engine: {args.engine} on {device}")
+    job = Job(
+        protocol, ckpt, annotations, image_dir, args.body, args.body_dir, args.keypoints, args.engine, args.batch_size
+    )
+    result, picture = evaluate(job, args.visualize)
+    for title, rows in tables(result).items():
+        print(f"\n{title}\n{cli.table(rows)}")
+    network_s, outside_s = result["seconds"].values()
+    print(f"\nwithout the first batch, which compiles: {network_s:.1f} s network, {outside_s:.1f} s outside it")
+    print("written:", *write_report(output, result, picture))
+    return 0
+
+
+if __name__ == "__main__":
+    cli.run(main)
