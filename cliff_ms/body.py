@@ -1,15 +1,14 @@
 """Body files in SMPL format: the bundled npz, SMPL npz, and the original SMPL pickles, read into plain arrays."""
 
-import pickle
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from scipy import sparse
 
 from cliff_ms.errors import InputError
 from cliff_ms.keypoints import EXTRA21, REGRESSOR_JOINTS, SMPL24
+from cliff_ms.pickles import read_pickle, to_array
 
 BUNDLED_BODY = Path(__file__).resolve().parent.parent / "model_zoo" / "body" / "neutral.npz"
 WHERE_TO_GET_SMPL = (
@@ -84,7 +83,7 @@ def load_body(path: str | Path | None = None) -> Body:
     if path.suffix == ".npz":
         arrays = _read_npz(path)
     elif path.suffix == ".pkl":
-        arrays = _read_pickle(path)
+        arrays = read_pickle(path)
     else:
         raise InputError(f"{path}: a body file is an .npz or a .pkl, but this one ends in '{path.suffix}'.")
     return _to_body(arrays, path)
@@ -94,7 +93,7 @@ def _to_body(arrays: dict, path: Path) -> Body:
     def get(key: str, *shape: int | None) -> np.ndarray:
         if key not in arrays:
             raise InputError(f"{path}: key '{key}' is missing, so this is not a body in SMPL format.")
-        array = _to_array(arrays[key], path, key)
+        array = to_array(arrays[key], path, key)
         if array.ndim != len(shape) or any(n is not None and n != m for n, m in zip(shape, array.shape, strict=True)):
             expected = "(" + ", ".join("*" if n is None else str(n) for n in shape) + ")"
             raise InputError(f"{path}: '{key}' must have shape {expected}, but got {array.shape}.")
@@ -150,7 +149,7 @@ def _regressors(arrays: dict, path: Path, count: int) -> dict[str, np.ndarray]:
         key = f"J_regressor_{name}"
         beside = path.with_name(f"{key}.npy")
         if key in arrays:
-            where, array = f"{path}: '{key}'", _to_array(arrays[key], path, key)
+            where, array = f"{path}: '{key}'", to_array(arrays[key], path, key)
         elif path != BUNDLED_BODY and beside.is_file():
             where, array = f"{beside}: the regressor", np.load(beside, allow_pickle=False)
         else:
@@ -164,89 +163,9 @@ def _regressors(arrays: dict, path: Path, count: int) -> dict[str, np.ndarray]:
     return found
 
 
-def _to_array(value: object, path: Path, key: str) -> np.ndarray:
-    if isinstance(value, _Opaque):
-        value = value.array(path, key)
-    if sparse.issparse(value):
-        value = value.toarray()
-    array = np.asarray(value)
-    if array.dtype.kind not in "fiu":
-        raise InputError(f"{path}: '{key}' must be an array of numbers, but got {type(value).__name__}.")
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise InputError(f"{path}: '{key}' holds values that are not finite.")
-    return array
-
-
 def _read_npz(path: Path) -> dict:
     try:
         with np.load(path, allow_pickle=False) as file:
             return {key: file[key] for key in file.files}
     except (zipfile.BadZipFile, ValueError, EOFError, OSError) as error:
         raise InputError(f"{path}: not a readable .npz file, or truncated ({error}).") from None
-
-
-# --- SMPL's own pickles: Python 2, latin1, chumpy arrays, a scipy sparse regressor -----------------------------------
-
-
-class _Opaque:
-    """Stands in for a class that a SMPL pickle names: it stores its state and runs nothing."""
-
-    def __init__(self, *args: object) -> None:
-        self.state: dict = {}
-
-    def __setstate__(self, state: object) -> None:
-        self.state = state if isinstance(state, dict) else {}
-
-    def array(self, path: Path, key: str) -> np.ndarray:
-        """The numbers inside: a chumpy array, a chumpy selection of one, or a sparse matrix."""
-        state = self.state
-        if "x" in state:  # chumpy.ch.Ch
-            return np.asarray(state["x"])
-        if {"a", "idxs", "preferred_shape"} <= state.keys():  # chumpy.reordering.Select
-            inner = state["a"]
-            inner = inner.array(path, key) if isinstance(inner, _Opaque) else np.asarray(inner)
-            return inner.ravel()[np.asarray(state["idxs"])].reshape(state["preferred_shape"])
-        if {"data", "indices", "indptr", "_shape"} <= state.keys():  # scipy.sparse.csc_matrix
-            parts = (state["data"], state["indices"], state["indptr"])
-            return sparse.csc_matrix(parts, shape=state["_shape"]).toarray()
-        raise InputError(f"{path}: '{key}' is stored in a form that is not known from SMPL files.")
-
-
-_NUMPY_GLOBALS = {
-    (module, name)
-    for module, name in [
-        *((f"numpy.{core}.multiarray", n) for core in ("core", "_core") for n in ("_reconstruct", "scalar")),
-        ("numpy", "ndarray"),
-        ("numpy", "dtype"),
-        ("_codecs", "encode"),  # how protocol 2 spells bytes
-        ("copy_reg", "_reconstructor"),
-        ("copyreg", "_reconstructor"),
-        ("__builtin__", "object"),
-        ("builtins", "object"),
-    ]
-}
-
-
-class _ArrayUnpickler(pickle.Unpickler):
-    """Resolves array types only; any other name in the file is refused before anything is called."""
-
-    def find_class(self, module: str, name: str) -> object:
-        """Called by pickle for each global that the file names."""
-        if (module, name) in _NUMPY_GLOBALS:
-            return super().find_class(module, name)
-        if module.split(".")[0] == "chumpy" or (module.startswith("scipy.sparse") and name == "csc_matrix"):
-            return _Opaque
-        raise InputError(f"it names '{module}.{name}', which no SMPL file needs; it was refused and nothing was run")
-
-
-def _read_pickle(path: Path) -> dict:
-    try:
-        with open(path, "rb") as file:
-            content = _ArrayUnpickler(file, encoding="latin1").load()
-    except InputError as error:
-        raise InputError(f"{path}: {error}.") from None
-    except (pickle.UnpicklingError, EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
-        raise InputError(f"{path}: not a readable pickle, or truncated ({error}).") from None
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: expected a pickled dict of arrays, but got {type(content).__name__}.")
-    return content

@@ -1,0 +1,135 @@
+"""SMPL bodies that others fitted to a data set's keypoints (cliffGT, EFT, SPIN), given to the rows they belong to."""
+
+from collections import defaultdict
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from cliff_ms.data.annotations import Annotations, load_annotations
+from cliff_ms.errors import InputError
+from cliff_ms.files import require_file
+
+_SAME_PERSON = 2.0  # px; how far the same person's keypoints in both files may be apart, on average
+_FEWEST_JOINTS = 4  # known in both
+
+
+def load_fits(path: Path, rows_of: Path | None = None) -> Annotations:
+    """Read fitted bodies with the keypoints that they belong to.
+
+    Args:
+        path: An annotation file with bodies (cliffGT's or SPIN's npz, EFT's json); or SPIN's `*_fits.npy`, (N, 82)
+            numbers of pose and shape; or SPIN's `mpi-inf-3dhp_mview_fits.npz` with `pose shape has_smpl`.
+        rows_of: For the last two, whose rows have no names: SPIN's npz with the same rows.
+
+    Raises:
+        InputError: Missing, damaged or foreign file, or files of different length.
+    """
+    path = require_file(path, "Fits")
+    arrays = _nameless(path)
+    if arrays is None:
+        if rows_of is not None:
+            raise InputError(f"--fits '{path}' names its images itself: leave out --fits_rows.")
+        return load_annotations(path)
+    if rows_of is None:
+        raise InputError(f"--fits '{path}' does not say which people it is of: give SPIN's npz of them as --fits_rows.")
+    people = load_annotations(rows_of)
+    pose, betas, has_smpl = arrays
+    if not len(pose) == len(betas) == len(has_smpl) == len(people):
+        raise InputError(f"--fits '{path}' has {len(pose)} rows, but --fits_rows '{rows_of}' has {len(people)}.")
+    good = np.isfinite(pose).all(1) & np.isfinite(betas).all(1) & (has_smpl > 0)
+    return replace(
+        people,
+        pose=np.where(good[:, None], pose, 0).astype(np.float32),
+        betas=np.where(good[:, None], betas, 0).astype(np.float32),
+        has_smpl=good.astype(np.float32),
+        focal_length=np.full(len(people), np.nan, np.float32),
+        translation=None,
+    )
+
+
+def merge(annotations: Annotations, fits: Annotations) -> tuple[Annotations, int]:
+    """Give rows the bodies of the same person in the same image.
+
+    The same image: one of the names ends with the other. The same person: keypoints that both files know, at least 4,
+    are 2 px apart or less on average; each body goes to the nearest such row. `translation` and `focal_length` come
+    with the body where the fits have them.
+
+    Args:
+        annotations: Rows without bodies.
+        fits: Bodies.
+
+    Returns:
+        The rows, and how many of them have a body now.
+
+    Raises:
+        InputError: If no body belongs to any row.
+    """
+    chosen = _match(annotations, fits)
+    rows, bodies = np.flatnonzero(chosen >= 0), chosen[chosen >= 0]
+    if not len(rows):
+        raise InputError(
+            f"--fits: none of its bodies is of a person in the data set, such as '{annotations.image_names[0]}'; the "
+            f"fits are of '{fits.image_names[0]}' and others."
+        )
+    pose, betas, has_smpl = (getattr(annotations, name).copy() for name in ("pose", "betas", "has_smpl"))
+    pose[rows], betas[rows], has_smpl[rows] = fits.pose[bodies], fits.betas[bodies], 1
+    focal_length = annotations.focal_length.copy()
+    focal_length[rows] = np.where(np.isnan(fits.focal_length[bodies]), focal_length[rows], fits.focal_length[bodies])
+    translation = annotations.translation
+    if fits.translation is not None:
+        translation = np.zeros((len(annotations), 3), np.float32)
+        translation[rows] = fits.translation[bodies]
+    labels = {"pose": pose, "betas": betas, "has_smpl": has_smpl}
+    return replace(annotations, **labels, focal_length=focal_length, translation=translation), len(rows)
+
+
+def _nameless(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+    """Pose, betas and has_smpl of a file that holds nothing else."""
+    try:
+        if path.suffix == ".npy":
+            array = np.load(path, allow_pickle=False)
+            if array.ndim != 2 or array.shape[1] != 82:
+                raise InputError(f"--fits '{path}' must have shape (N, 82), pose and shape, but has {array.shape}.")
+            return array[:, :72], array[:, 72:], np.ones(len(array))
+        if path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as file:
+                if "imgname" not in file.files and {"pose", "shape"} <= set(file.files):
+                    pose, betas = file["pose"].reshape(-1, 72), file["shape"].reshape(-1, 10)
+                    return pose, betas, file["has_smpl"] if "has_smpl" in file.files else np.ones(len(pose))
+    except InputError:
+        raise
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"--fits '{path}' cannot be read ({error}).") from None
+    return None
+
+
+def _match(annotations: Annotations, fits: Annotations) -> np.ndarray:
+    """For each row the body that is the person's, or -1, (n,)."""
+    by_image = defaultdict(list)
+    for index in np.flatnonzero(fits.has_smpl > 0).tolist():
+        by_image[PurePosixPath(str(fits.image_names[index])).name].append(index)
+    pairs = []
+    for row, name in enumerate(annotations.image_names.tolist()):
+        for body in by_image.get(PurePosixPath(name).name, ()):
+            distance = _distance(annotations.keypoints2d[row], fits.keypoints2d[body])
+            if distance <= _SAME_PERSON and _same_image(name, str(fits.image_names[body])):
+                pairs.append((distance, row, body))
+    chosen, taken = np.full(len(annotations), -1), set()
+    for _, row, body in sorted(pairs):
+        if chosen[row] < 0 and body not in taken:
+            chosen[row] = body
+            taken.add(body)
+    return chosen
+
+
+def _distance(a: np.ndarray, b: np.ndarray) -> float:
+    """Mean distance of the keypoints (24, 3) that both know, px; infinite if they are too few."""
+    both = (a[:, 2] > 0) & (b[:, 2] > 0)
+    if both.sum() < _FEWEST_JOINTS:
+        return float("inf")
+    return float(np.linalg.norm(a[both, :2] - b[both, :2], axis=1).mean())
+
+
+def _same_image(a: str, b: str) -> bool:
+    return f"/{a}".endswith(f"/{b}") or f"/{b}".endswith(f"/{a}")

@@ -1,0 +1,79 @@
+"""Turn a data set as it is downloaded into the annotation file that train.py and eval.py read.
+
+A run that was stopped goes on where it was: what it has read lies in OUTPUT.parts until the end.
+"""
+
+import argparse
+import inspect
+from pathlib import Path
+
+from cliff_ms import cli
+from cliff_ms.data.annotations import save_annotations
+from cliff_ms.data.readers import DATASETS, Dataset
+from cliff_ms.data.readers.fits import load_fits, merge
+from cliff_ms.data.readers.rows import collect, remove_parts, summary, to_annotations
+
+_OPTIONS = {
+    "body_dir": {"type": Path, "help": "folder with SMPL_MALE.pkl, SMPL_FEMALE.pkl, J_regressor_extra.npy"},
+    "boxes": {
+        "choices": ("smpl", "poses2d"),
+        "default": "smpl",
+        "help": "around the projected COCO joints of the annotated bodies (CLIFF's), or around OpenPose's (SPIN's)",
+    },
+    "min_limbs": {
+        "type": int,
+        "default": 0,
+        "help": "leave out people of whose 12 limb joints OpenPose saw fewer; VIBE's evaluation: 7",
+    },
+    "image_scale": {
+        "type": float,
+        "default": 1.0,
+        "help": "size of your images relative to the download; CLIFF's were 0.5",
+    },
+    "fits": {"type": Path, "help": "folder neutrSMPL_H3.6 of the MoSh bodies"},
+    "extract": {"action": "store_true", "help": "write the frames of the videos that the rows name"},
+    "spin_frames": {
+        "action": "store_true",
+        "help": "with --extract: take the frame after each pose, as SPIN's test set does by mistake",
+    },
+}
+
+
+def parse_args() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    verbs = parser.add_subparsers(dest="dataset", required=True, metavar="DATASET", help=", ".join(DATASETS))
+    for name, dataset in DATASETS.items():
+        text = inspect.getdoc(dataset.read).partition("\n\nRaises")[0]
+        verb = verbs.add_parser(name, description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
+        verb.add_argument("--root", type=Path, required=True, help="folder that the data set was unpacked into")
+        verb.add_argument("--output", type=Path, required=True, help="the npz to write")
+        verb.add_argument("--split", choices=dataset.splits, default=dataset.splits[0], help="default: %(default)s")
+        for option in dataset.options:
+            verb.add_argument(f"--{option}", **_OPTIONS[option])
+        if dataset.takes_fits:
+            verb.add_argument("--fits", type=Path, help="SMPL bodies to merge: cliffGT npz, EFT json, SPIN npz or npy")
+            verb.add_argument("--fits_rows", type=Path, help="SPIN's npz with the rows of an npy or npz without names")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Read, merge, write, and say what was kept."""
+    args = parse_args()
+    dataset: Dataset = DATASETS[args.dataset]
+    fits = load_fits(args.fits, args.fits_rows) if dataset.takes_fits and args.fits else None
+    options = {option: getattr(args, option) for option in dataset.options}
+    parts = dataset.read(args.root, args.split, **options)
+    rows = collect(parts, args.output, {"dataset": args.dataset, "root": args.root, "split": args.split, **options})
+    annotations = to_annotations(rows)
+    if fits is not None:
+        annotations, merged = merge(annotations, fits)
+        print(f"merged {merged} of {int(fits.has_smpl.sum())} bodies of {args.fits}")
+    save_annotations(args.output, annotations)
+    remove_parts(args.output)
+    print(summary(rows, annotations, args.root))
+    print(f"wrote {args.output}")
+
+
+if __name__ == "__main__":
+    cli.run(main)
