@@ -81,6 +81,8 @@ class DataConfig:
         stream: True for the endless stream of synthetic keypoint samples; then `train` is empty.
         train: Sources of the mixture.
         val: Sources for validation; empty for a fixed held-out part of the stream.
+        focal_length: 'known' takes those of `train` and the stream where they are known; 'estimated' takes none, and
+            computes all from the image size, section 3.3 of the paper.
         batch_size: Samples per optimiser update and worker, before accumulation.
         workers: Loader processes per rank.
         bad_image: 'stop' or 'skip' (another sample takes its place, and it is logged) when an image cannot be read.
@@ -89,12 +91,14 @@ class DataConfig:
     stream: bool = False
     train: tuple[SourceConfig, ...] = ()
     val: tuple[SourceConfig, ...] = ()
+    focal_length: str = "known"
     batch_size: int = 64
     workers: int = 2
     bad_image: str = "stop"
 
     def __post_init__(self) -> None:
         _check_choice("data.bad_image", self.bad_image, ("stop", "skip"))
+        _check_choice("data.focal_length", self.focal_length, ("known", "estimated"))
         if self.stream == bool(self.train):
             raise InputError("data: give either 'stream: true' or a list of 'train' sources.")
         if self.train and abs(sum(source.weight for source in self.train) - 1) > 1e-6:
@@ -171,6 +175,8 @@ class TrainConfig:
         loss_scale: Fixed factor, or 0 for a dynamic one; matters with 'fp16' only.
         ema: Decay of the moving average of the weights that is validated and saved as best; 0 for none.
         pretrained: Weights to start from, of an encoder or a whole model; empty for none.
+        freeze_norm: BatchNorm uses its running statistics and leaves them as they are, and nothing is dropped out: for
+            finetuning. Scales and shifts still learn.
         seed: Of weights, order, augmentation and dropout.
         val_every: Steps between validations; 0 for never.
         save_every: Steps between checkpoints.
@@ -187,6 +193,7 @@ class TrainConfig:
     loss_scale: float = 0.0
     ema: float = 0.0
     pretrained: str = ""
+    freeze_norm: bool = False
     seed: int = 0
     val_every: int = 1000
     save_every: int = 1000
@@ -223,15 +230,16 @@ class Config:
     body: str = ""
 
 
-def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+def load_config(path: str | Path, overrides: Sequence[str] = (), cls: type[Config] = Config) -> Config:
     """Read a YAML configuration.
 
     Args:
         path: The file.
         overrides: 'section.key=value' each, the value in YAML; they replace what the file says.
+        cls: What the file is to hold, `Config` or a dataclass that extends it.
 
     Returns:
-        The configuration.
+        The configuration, an instance of `cls`.
 
     Raises:
         InputError: Missing or unreadable file, unknown or missing key, value of the wrong type.
@@ -250,7 +258,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
                 values[name] = yaml.safe_load(value)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}.") from None
-    return from_dict(Config, values, str(path))
+    return from_dict(cls, values, str(path))
 
 
 def from_dict(cls: type, values: dict, where: str, section: str = "") -> typing.Any:

@@ -28,7 +28,7 @@ from cliff_ms.models.dropout import seed_dropouts
 from cliff_ms.synthetic.stream import KeypointStream
 from cliff_ms.train_log import TrainLog
 from cliff_ms.train_state import Progress, load_state, open_folder, save_state
-from cliff_ms.train_step import FIRST_SCALE, CLIFFTrainOneStepCell, CLIFFWithLoss, build_smpl, set_fp16
+from cliff_ms.train_step import FIRST_SCALE, CLIFFTrainOneStepCell, CLIFFWithLoss, build_smpl, freeze_norm, set_fp16
 from cliff_ms.validation import Validator
 
 # State that the next step does not read.
@@ -86,7 +86,8 @@ def open_data(config: Config, body: Body, rank: int, world_size: int) -> Callabl
         return TrainDataset(config, rank, world_size).batch
     if config.model.encoder != "keypoints":
         raise InputError(f"data.stream makes keypoints, which model.encoder '{config.model.encoder}' does not read.")
-    stream = KeypointStream(body, config.model.joint_set, config.data.batch_size, config.train.seed)
+    known = config.data.focal_length == "known"
+    stream = KeypointStream(body, config.model.joint_set, config.data.batch_size, config.train.seed, False, known)
     return lambda index: stream.batch(index * world_size + rank)
 
 
@@ -135,6 +136,8 @@ class Trainer:
             dynamic_scale=half and not settings.loss_scale,
         )
         self.step.set_train()
+        if settings.freeze_norm:
+            freeze_norm(cliff)
 
     def run(self, batches: list[Batch], stop: bool, rank: int) -> tuple[dict[str, float], bool]:
         """One step of all workers.
@@ -237,10 +240,10 @@ class Recorder:
             self._validate(step)
         if settings.picture_every and step % settings.picture_every == 0:
             self._draw(step, batch)
+        if finished:  # before the state: a training that is resumed at its last step has nothing left to do
+            self._save_weights("final", {})
         if step % settings.save_every == 0 or finished:
             self.save()
-        if finished:
-            self._save_weights("final", {})
 
     def save(self) -> None:
         """Write a checkpoint."""

@@ -61,7 +61,8 @@ class Validator:
         size = config.data.batch_size
         self._parts = []  # load, batches, samples
         if not config.data.val and config.data.stream:
-            stream = KeypointStream(body, config.model.joint_set, size, config.train.seed, held_out=True)
+            known = config.data.focal_length == "known"
+            stream = KeypointStream(body, config.model.joint_set, size, config.train.seed, True, known)
             batches = -(-HELD_OUT_SAMPLES // size)
             self._parts.append((stream.batch, batches, batches * size))
         for source in config.data.val:

@@ -23,7 +23,7 @@ if [[ ! -x .venv/bin/python ]]; then
 fi
 PYTHON=.venv/bin/python
 stamp=.venv/$(basename "$requirements").sha256
-wanted=$(cat requirements.txt "$requirements" | sha256sum)
+wanted=$(cat requirements*.txt | sha256sum)
 if [[ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]]; then
   echo "Installing $requirements into .venv (about 1.5 GB, some minutes the first time) ..."
   "$PYTHON" -m pip install --quiet --disable-pip-version-check -r "$requirements"

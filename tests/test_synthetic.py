@@ -142,6 +142,12 @@ def test_some_of_a_mixture_are_exact_and_some_have_only_the_joints_of_coco(body)
     assert 0.4 < (batch[0][:, beyond, 2] == 0).all(1).mean() < 0.65
 
 
+def test_an_unknown_focal_length_is_estimated_and_nothing_else_changes(body):
+    known, estimated = (KeypointStream(body, "coco17", 8, 1, known_focal_length=k).batch(0) for k in (True, False))
+    for k, (a, b) in enumerate(zip(known, estimated, strict=True)):
+        np.testing.assert_allclose(b, np.linalg.norm(known[3], axis=1) if k == 4 else a, rtol=1e-6)
+
+
 def test_half_hides_half(body):
     batch = KeypointStream(body, "openpose25", BATCH, seed=1, observation="half").batch(0)
     seen = (batch[0][..., 2] > 0).sum(1)

@@ -46,6 +46,9 @@ class TrainDataset:
             Source(source, config.model, f"data.train[{k}]", config.augment, occluders)
             for k, source in enumerate(config.data.train)
         ]
+        if config.data.focal_length == "estimated":
+            for source in self._sources:
+                source.annotations.focal_length.fill(np.nan)
         self._rows = [_usable_rows(source) for source in self._sources]
         self._shares = np.cumsum([source.weight for source in config.data.train])
         self._seed = config.train.seed

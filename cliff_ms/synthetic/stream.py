@@ -3,6 +3,7 @@
 import numpy as np
 
 from cliff_ms.body import Body
+from cliff_ms.camera import estimate_focal_length
 from cliff_ms.data.crop import normalize_keypoints
 from cliff_ms.keypoints import SPIN24, index_map
 from cliff_ms.synthetic.observation import Observer
@@ -21,6 +22,7 @@ class KeypointStream:
         batch_size: B.
         seed: Of the stream.
         held_out: Take the batches from a part of the stream that is never trained on.
+        known_focal_length: Give the cameras' focal lengths; else those estimated from the image size.
         observation: How a detector sees them, see `observation.Observer`.
 
     Raises:
@@ -34,10 +36,12 @@ class KeypointStream:
         batch_size: int,
         seed: int,
         held_out: bool = False,
+        known_focal_length: bool = True,
         observation: str = "mixed",
     ) -> None:
         self.world = World(body)
         self.observer = Observer(joint_set, observation)
+        self.known_focal_length = known_focal_length
         self.batch_size = batch_size
         self.key = (seed, int(held_out))
 
@@ -59,13 +63,14 @@ class KeypointStream:
         inputs = normalize_keypoints(keypoints, center, size)
         inputs[keypoints[..., 2] == 0] = 0
         joints2d, joints3d = people.points2d[:, _SPIN], people.points[:, _SPIN]
+        focal_length = people.focal_length if self.known_focal_length else estimate_focal_length(people.img_hw)
         in_frame = people.in_frame()[:, _SPIN, None].astype(np.float32)
         return (
             inputs,
             center,
             size,
             people.img_hw,
-            people.focal_length,
+            focal_length,
             np.concatenate([joints2d, in_frame], -1),
             np.concatenate([joints3d, np.ones_like(in_frame)], -1),
             people.rotmats,
