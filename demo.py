@@ -8,6 +8,7 @@ from cliff_ms import cli, runtime
 from cliff_ms.body import load_body
 from cliff_ms.data.detections import BOX_FORMATS, read_boxes, read_keypoints
 from cliff_ms.detect import load_detector
+from cliff_ms.engine import ENGINES, bundled_model
 from cliff_ms.errors import InputError
 from cliff_ms.files import prepare_output_dir
 from cliff_ms.media import find_inputs
@@ -17,7 +18,7 @@ def parse_args() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("input", nargs="+", help="photos, videos, or folders of photos")
-    parser.add_argument("--ckpt", type=Path, help="weights written by convert.py or train.py, or an exported .onnx")
+    parser.add_argument("--ckpt", type=Path, help="weights, or an exported .onnx; default: the bundled keypoint model")
     parser.add_argument("--body", type=Path, help="SMPL .pkl or .npz; default: the bundled free body")
     parser.add_argument("--boxes", type=Path, help='{"photo.png": [[x1, y1, x2, y2], ...]} in px, as .json; or .npz')
     parser.add_argument("--box_format", choices=BOX_FORMATS, default="xyxy", help="corners, or corner and size; in px")
@@ -26,7 +27,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument("--detector", help="yolov3.cfg,yolov3.weights, a YOLO .onnx, or whole-image")
     parser.add_argument("--focal_length", type=float, help="px of the full image; default: sqrt(width^2 + height^2)")
-    parser.add_argument("--engine", choices=("mindspore", "onnxruntime"), default="mindspore", help="runs the network")
+    parser.add_argument("--engine", choices=ENGINES, default="mindspore", help="runs the network")
     parser.add_argument("--batch_size", type=int, default=1, help="people that go through the network at once")
     parser.add_argument("--obj", action="store_true", help="also write each person of a photo as OBJ")
     parser.add_argument("--output_dir", type=Path, default=Path("outputs/demo"), help="for npz, pictures, GLB, page")
@@ -48,11 +49,15 @@ def main() -> int:
     keypoints = read_keypoints(args.keypoints) if args.keypoints else None
     detector = load_detector(args.detector) if args.detector else None
     body = load_body(args.body)
+    if args.ckpt is None and args.keypoints is None:
+        raise InputError(
+            "The bundled model reads 2D keypoints: give --keypoints FILE, or weights that read pixels (--ckpt)."
+        )
 
     device = runtime.setup_device(args.device_target)
-    from cliff_ms.demo import UNTRAINED, Demo, Finder, load_predictor
+    from cliff_ms.demo import Demo, Finder, load_predictor
 
-    predictor, meta = load_predictor(args.ckpt, body, args.engine, args.batch_size)
+    predictor, meta = load_predictor(args.ckpt or bundled_model(), body, args.engine, args.batch_size)
     find = Finder(boxes, keypoints, detector, args.boxes, args.keypoints)
     demo = Demo(predictor, body, find, output_dir, args.focal_length, args.obj)
     print(f"weights: {meta.origin}\nbody: {body.name}; engine: {args.engine} on {device}")
@@ -63,8 +68,6 @@ def main() -> int:
         print(cli.table(demo.rows))
         print(f"start-up {ready - start:.1f} s; first file {first:.1f} s, graph compilation included", end="")
         print(f"; the others {sum(rest) / len(rest):.2f} s each" if rest else "")
-        if args.ckpt is None:
-            print(f"NOTE: {UNTRAINED}")
         print(f"open {page}")
     if demo.failed:
         print(f"{len(demo.failed)} of {len(inputs)} files could not be used; the reasons are above")

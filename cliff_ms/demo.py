@@ -2,7 +2,6 @@
 
 import functools
 import logging
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,35 +11,28 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from cliff_ms import deploy, runtime
 from cliff_ms.body import Body
-from cliff_ms.checkpoint import WeightsMeta, load_model
-from cliff_ms.config import ModelConfig
+from cliff_ms.checkpoint import WeightsMeta
 from cliff_ms.data import detections as found
 from cliff_ms.data.detections import Detections
 from cliff_ms.detect import Detector
+from cliff_ms.engine import load_network
 from cliff_ms.errors import InputError
 from cliff_ms.files import atomic_path
 from cliff_ms.media import read_image, write_image
-from cliff_ms.models.cliff import build_model
-from cliff_ms.predict import People, Predictor, mindspore_network
+from cliff_ms.predict import People, Predictor
 from cliff_ms.render import PALETTE, render_overlay, render_side
 from cliff_ms.report import PageEntry, Person, person_mesh, write_glb, write_obj, write_page
 from cliff_ms.video import VideoReader, VideoWriter, is_video
 
-UNTRAINED = (
-    "No --ckpt was given and no trained model is bundled yet: these are fixed-seed random weights. They show that the "
-    "machinery runs; every person comes out in about the same standing pose."
-)
-
 log = logging.getLogger("cliff_ms")
 
 
-def load_predictor(ckpt: Path | None, body: Body, engine: str, batch_size: int) -> tuple[Predictor, WeightsMeta]:
+def load_predictor(ckpt: Path, body: Body, engine: str, batch_size: int) -> tuple[Predictor, WeightsMeta]:
     """Set up the network and the body model.
 
     Args:
-        ckpt: Weights with their side-car (.ckpt, .safetensors), or an exported .onnx; None for fixed-seed weights.
+        ckpt: See `engine.load_network`.
         body: The body model.
         engine: 'mindspore' or 'onnxruntime'.
         batch_size: People that go through the network at once; an .onnx has its own.
@@ -49,26 +41,9 @@ def load_predictor(ckpt: Path | None, body: Body, engine: str, batch_size: int) 
         The predictor and what its weights mean.
 
     Raises:
-        InputError: If the file is missing, truncated, foreign, or of the other engine.
+        InputError: What `engine.load_network` raises.
     """
-    if ckpt is not None and ckpt.suffix == ".onnx":
-        if engine != "onnxruntime":
-            raise InputError(f"{ckpt} is an ONNX file: run it with --engine onnxruntime.")
-        network, meta, batch_size = deploy.onnx_network(ckpt)
-    else:
-        if ckpt is None:
-            runtime.set_seed(0)
-            meta = WeightsMeta(ModelConfig(encoder="res18"), origin="fixed-seed random weights", body=body.name)
-            cliff = build_model(meta.model)
-        else:
-            cliff, meta = load_model(ckpt)
-        if engine == "onnxruntime":
-            with tempfile.TemporaryDirectory() as folder:
-                file = Path(folder) / "cliff.onnx"
-                deploy.export_network(cliff, meta, file, "onnx", batch_size)
-                network, _, _ = deploy.onnx_network(file)
-        else:
-            network = mindspore_network(cliff, meta.model)
+    network, meta, batch_size = load_network(ckpt, engine, batch_size)
     if meta.body != body.name:
         log.warning(
             "These weights speak the pose and shape of the body '%s', but are shown with '%s': poses carry over, "
