@@ -9,7 +9,7 @@ from cliff_ms.config import load_config
 from cliff_ms.engine import ENGINES, HELD_OUT, bundled_model, check_model
 from cliff_ms.errors import InputError
 from cliff_ms.files import prepare_output_dir
-from cliff_ms.protocols import PROTOCOLS, find_protocol
+from cliff_ms.protocols import KEYPOINTS, PROTOCOLS, find_protocol
 
 
 def parse_args() -> argparse.Namespace:
@@ -23,10 +23,10 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--annotations", type=Path, help="npz that prepare.py wrote; not needed for synthetic")
     parser.add_argument("--image_dir", type=Path, help="folder that the image names in it are relative to")
     parser.add_argument("--body", type=Path, help="neutral body that predictions are posed on, SMPL .pkl or .npz")
-    parser.add_argument(
-        "--body_dir", type=Path, help="folder of SMPL_NEUTRAL.pkl, SMPL_MALE.pkl, SMPL_FEMALE.pkl, J_regressor_h36m.npy"
-    )
-    parser.add_argument("--keypoints", choices=("clean", "noisy", "half"), default="clean", help="of synthetic people")
+    parser.add_argument("--body_dir", type=Path, help="with SMPL_*.pkl, J_regressor_h36m.npy, body_verts_smpl.npy")
+    parser.add_argument("--agora_root", type=Path, help="folder of AGORA's dataframes, to score its validation split")
+    parser.add_argument("--agora_zip", type=Path, help="the leaderboard's file to write, of either split")
+    parser.add_argument("--keypoints", choices=KEYPOINTS, default="clean", help="of synthetic people")
     parser.add_argument("--engine", choices=ENGINES, default="mindspore", help="runs the network")
     parser.add_argument("--batch_size", type=int, default=32, help="people that go through the network at once")
     parser.add_argument("--output", type=Path, help="JSON; default: outputs/eval/<data set>.json; a .md goes beside it")
@@ -44,12 +44,15 @@ def main() -> int:
         annotations, image_dir = HELD_OUT / "annotations.npz", HELD_OUT
     if annotations is None:
         raise InputError(f"--dataset {args.dataset} needs --annotations F.npz and, for pixels, --image_dir D.")
+    if (args.dataset == "agora") != bool(args.agora_root or args.agora_zip):
+        raise InputError("--dataset agora goes with --agora_root D to score, --agora_zip F.zip to write, or both.")
     if args.batch_size < 1 or args.visualize < 0:
         raise InputError("--batch_size must be positive and --visualize not negative.")
     output = args.output or Path("outputs/eval") / f"{args.dataset}.json"
     if output.suffix != ".json":
         raise InputError(f"--output {output} must end in .json; the tables go into a .md beside it.")
-    prepare_output_dir(output.parent)
+    for file in filter(None, (output, args.agora_zip)):
+        prepare_output_dir(file.parent)
     ckpt = args.ckpt or bundled_model()
     meta = load_side_car(ckpt)
     if args.config:
@@ -59,15 +62,14 @@ def main() -> int:
 
     print(f"{args.dataset}, protocol '{protocol.name}' ({protocol.source})\nweights: {meta.origin}")
     print(f"engine: {args.engine} on {device}")
-    job = Job(
-        protocol, ckpt, annotations, image_dir, args.body, args.body_dir, args.keypoints, args.engine, args.batch_size
-    )
+    same = "body body_dir keypoints engine batch_size agora_root agora_zip".split()
+    job = Job(protocol, ckpt, annotations, image_dir, **{name: getattr(args, name) for name in same})
     result, picture = evaluate(job, args.visualize)
     for title, rows in tables(result).items():
         print(f"\n{title}\n{cli.table(rows)}")
     network_s, outside_s = result["seconds"].values()
     print(f"\nwithout the first batch, which compiles: {network_s:.1f} s network, {outside_s:.1f} s outside it")
-    print("written:", *write_report(output, result, picture))
+    print("written:", *write_report(output, result, picture), *filter(None, [args.agora_zip]))
     return 0
 
 

@@ -151,7 +151,7 @@ def load_body_vertices(path: str | Path) -> np.ndarray:
     """
     path = Path(path)
     if not path.exists():
-        raise InputError(f"There is no file '{path}': AGORA's MVE needs {WHERE_TO_GET_VERTICES}.")
+        raise InputError(f"There is no file '{path}': AGORA's MVE needs {WHERE_TO_GET_VERTICES}; put it there.")
     try:
         ids = np.load(require_file(path, "Vertex file"), allow_pickle=False)
     except (ValueError, EOFError, OSError):

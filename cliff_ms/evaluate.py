@@ -7,12 +7,15 @@ from pathlib import Path
 
 import numpy as np
 
+from cliff_ms.agora_run import run_agora
+from cliff_ms.body import Body
+from cliff_ms.checkpoint import WeightsMeta
 from cliff_ms.engine import load_network
 from cliff_ms.errors import InputError
 from cliff_ms.files import atomic_path
 from cliff_ms.media import write_image
 from cliff_ms.protocols import Protocol, load_bodies
-from cliff_ms.scoring import Errors, EvalData, Evaluator, Scores
+from cliff_ms.scoring import Errors, EvalData, Evaluator, Scores, Seconds
 from cliff_ms.worst_cases import draw_worst
 
 DISTANCE_BINS = 4
@@ -24,6 +27,17 @@ _LABELS = {
     "global_rotation_deg": "global rotation (deg)",
     "pck_percent": "PCK at 150 mm (%)",
     "auc_percent": "AUC to 150 mm (%)",
+}
+_AGORA_LABELS = {
+    "people": "people",
+    "missed": "missed",
+    "precision": "precision",
+    "recall": "recall",
+    "f1": "F1",
+    "mpjpe_mm": "MPJPE (mm)",
+    "mve_mm": "MVE (mm)",
+    "nmje_mm": "NMJE (mm)",
+    "nmve_mm": "NMVE (mm)",
 }
 _ALWAYS = ("mpjpe_mm", "pa_mpjpe_mm", "pve_mm", "global_rotation_deg")  # null where they are not defined
 _OF_A_BIN = ("mpjpe_mm", "global_rotation_deg")
@@ -45,6 +59,8 @@ class Job:
         keypoints: See `scoring.EvalData`.
         engine: See `engine.load_network`.
         batch_size: People that go through the network at once.
+        agora_root: Folder of AGORA's dataframes; None to write the leaderboard's file only.
+        agora_zip: The leaderboard's file to write, or None.
     """
 
     protocol: Protocol
@@ -56,6 +72,8 @@ class Job:
     keypoints: str = "clean"
     engine: str = "mindspore"
     batch_size: int = 32
+    agora_root: Path | None = None
+    agora_zip: Path | None = None
 
 
 def evaluate(job: Job, worst: int = 0) -> tuple[dict, np.ndarray | None]:
@@ -66,12 +84,14 @@ def evaluate(job: Job, worst: int = 0) -> tuple[dict, np.ndarray | None]:
         worst: How many of the worst people to draw; needs the pictures.
 
     Returns:
-        What the JSON holds: `dataset`, `protocol`, the numbers of `summarise`, `left_out`, `seconds` and `settings`;
-        and the picture of the worst people, (h, w, 3) uint8 RGB, or None.
+        What the JSON holds: `dataset`, `protocol`, the numbers of `summarise`, for AGORA those of `evaluate_agora`,
+        `left_out`, `seconds` and `settings`; and the picture of the worst people, (h, w, 3) uint8 RGB, or None.
 
     Raises:
         InputError: A file is missing, damaged or does not fit the others.
     """
+    if worst and job.protocol.dataset == "agora":
+        raise InputError("--visualize is not for agora, whose people are matched before they are scored: leave it out.")
     if worst and job.image_dir is None:
         raise InputError("The worst people are drawn over their pictures: name the folder with --image_dir.")
     network, meta, batch_size = load_network(job.ckpt, job.engine, job.batch_size)
@@ -85,32 +105,16 @@ def evaluate(job: Job, worst: int = 0) -> tuple[dict, np.ndarray | None]:
             meta.body,
             body.name,
         )
-    evaluator = Evaluator(job.protocol, bodies)
-    scores = evaluator(network, data)
-    result = {
-        "dataset": job.protocol.dataset,
-        "protocol": job.protocol.name,
-        **summarise(scores, data.group),
-        "left_out": data.left_out,
-        "seconds": {"network": scores.network_s, "outside": scores.outside_s},
-        "settings": {
-            "source of the protocol": job.protocol.source,
-            "joints": ", ".join(job.protocol.joints),
-            "root": " and ".join(job.protocol.root),
-            "truth": job.protocol.truth,
-            "vertices predicted on": job.protocol.pve or "not scored",
-            "annotations": str(job.annotations),
-            "weights": str(job.ckpt),
-            "origin of the weights": meta.origin,
-            "body of the weights": meta.body,
-            "body": body.name,
-            "keypoints": job.keypoints if meta.model.encoder == "keypoints" else "none, pixels",
-            "engine": job.engine,
-            "batch size": batch_size,
-        },
-    }
-    picture = draw_worst(network, evaluator, body, data, scores.errors["mpjpe_mm"], worst) if worst else None
-    return result, picture
+    picture = None
+    if job.protocol.dataset == "agora":
+        numbers, seconds = run_agora(network, data, body, job.body_dir, job.agora_root, job.agora_zip)
+    else:
+        evaluator = Evaluator(job.protocol, bodies)
+        scores = evaluator(network, data)
+        numbers, seconds = summarise(scores, data.group), scores.seconds
+        if worst:
+            picture = draw_worst(network, evaluator, body, data, scores.errors["mpjpe_mm"], worst)
+    return _report(job, numbers, seconds, data, meta, body), picture
 
 
 def summarise(scores: Scores, group: np.ndarray | None) -> dict:
@@ -122,7 +126,9 @@ def summarise(scores: Scores, group: np.ndarray | None) -> dict:
 
     Returns:
         `count` and the mean of each metric; with a constant pose in the scores also `mean_pose`, its means, and
-        `by_distance`, a list of bins of equal counts from the image centre outwards; with groups also `groups`.
+        `by_distance`, a list of bins of equal counts from the image centre outwards; with groups also `groups` and
+        `mean_over_groups`, the means of their means (HMR's on Human3.6M are over actions too, but of the means of its
+        videos, not frames).
     """
     result = _means(scores.errors)
     if scores.mean_pose is not None:
@@ -130,11 +136,15 @@ def summarise(scores: Scores, group: np.ndarray | None) -> dict:
         result["by_distance"] = _by_distance(scores)
     if group is not None:
         result["groups"] = {str(name): _means(scores.errors, group == name) for name in np.unique(group)}
+        groups = result["groups"].values()
+        result["mean_over_groups"] = {k: float(np.mean([means[k] for means in groups])) for k in scores.errors}
     return result
 
 
 def tables(result: dict) -> dict[str, list[dict[str, str]]]:
-    """The numbers of `summarise` as tables: title -> rows, column -> text."""
+    """The numbers of `evaluate` as tables: title -> rows, column -> text."""
+    if "kid_people" in result:
+        return {"All": [_agora_row("all", "", result), _agora_row("kids", "kid_", result)]}
     whole = [_row("", "network", result)]
     if "mean_pose" in result:
         whole.append(_row("", "constant mean pose", result["mean_pose"]))
@@ -143,7 +153,8 @@ def tables(result: dict) -> dict[str, list[dict[str, str]]]:
         bins = [(f"{b['from']:.2f} - {b['to']:.2f}", b) for b in result["by_distance"]]
         found["By distance from the image centre (1 = the corner)"] = [_row("distance", *b) for b in bins]
     if "groups" in result:
-        found["By group"] = [_row("group", *g) for g in result["groups"].items()]
+        mean = ("mean of the groups", {"count": result["count"], **result["mean_over_groups"]})
+        found["By group"] = [_row("group", *g) for g in (*result["groups"].items(), mean)]
     return found
 
 
@@ -177,6 +188,40 @@ def write_report(path: Path, result: dict, picture: np.ndarray | None) -> list[P
     return [path, path.with_suffix(".md"), path.with_suffix(".jpg")]
 
 
+def _report(job: Job, numbers: dict, seconds: Seconds, data: EvalData, meta: WeightsMeta, body: Body) -> dict:
+    """The numbers with what they depend on."""
+    return {
+        "dataset": job.protocol.dataset,
+        "protocol": job.protocol.name,
+        **numbers,
+        "left_out": data.left_out,
+        "seconds": {"network": seconds.network, "outside": seconds.outside},
+        "settings": {
+            "source of the protocol": job.protocol.source,
+            "joints": ", ".join(job.protocol.joints),
+            "root": " and ".join(job.protocol.root),
+            "truth": job.protocol.truth,
+            "vertices predicted on": job.protocol.pve or "not scored",
+            "focal lengths": _focal_lengths(job.protocol, data),
+            "annotations": str(job.annotations),
+            "weights": str(job.ckpt),
+            "origin of the weights": meta.origin,
+            "body of the weights": meta.body,
+            "body": body.name,
+            "keypoints": job.keypoints if meta.model.encoder == "keypoints" else "none, pixels",
+            "engine": job.engine,
+            "batch size": data.batch_size,
+        },
+    }
+
+
+def _focal_lengths(protocol: Protocol, data: EvalData) -> str:
+    known = np.isfinite(data.annotations.focal_length[data.rows])
+    if protocol.focal == "estimated" or not known.any():
+        return "estimated from the image size"
+    return "as annotated" if known.all() else f"as annotated; {(~known).sum()} of {len(known)} estimated"
+
+
 def _means(errors: Errors, chosen: np.ndarray | slice = slice(None)) -> dict:
     values = {name: float(array[chosen].mean()) for name, array in errors.items()}
     return {
@@ -206,6 +251,11 @@ def _by_distance(scores: Scores) -> list[dict]:
 def _row(head: str, name: str, means: dict) -> dict[str, str]:
     numbers = {label: f"{means[key]:.2f}" for key, label in _LABELS.items() if means.get(key) is not None}
     return {head: name, "people": str(means["count"]), **numbers}
+
+
+def _agora_row(name: str, prefix: str, result: dict) -> dict[str, str]:
+    values = {label: result[prefix + key] for key, label in _AGORA_LABELS.items()}
+    return {"": name, **{label: "-" if value is None else str(value) for label, value in values.items()}}
 
 
 def _line(cells: object) -> str:

@@ -1,8 +1,8 @@
 """How each data set is scored: joints, root, truth and rows, one frozen `Protocol` for each published way.
 
 Joints are those of the common J_regressor_h36m applied to the vertices, without SMPL's own joints and without the
-translation; the evaluated 14 are LSP's, as in SPIN's code, which the authors of CLIFF evaluated with. Which frames a
-file holds, its boxes, focal lengths and image sizes are decided when it is prepared, not here.
+translation; the evaluated 14 are LSP's, as in SPIN's code, which the authors of CLIFF evaluated with. AGORA's are
+SMPL's own 24. Which frames a file holds, its boxes, focal lengths and image sizes are decided when it is prepared.
 """
 
 import re
@@ -14,8 +14,9 @@ import numpy as np
 from cliff_ms.body import Body, load_body
 from cliff_ms.data.annotations import Annotations
 from cliff_ms.errors import InputError
-from cliff_ms.keypoints import H36M17, SPIN24
+from cliff_ms.keypoints import H36M17, SMPL24, SPIN24
 
+KEYPOINTS = ("clean", "noisy", "half", "openpose25")  # of an annotation file that a keypoint model may be scored on
 LSP14 = (
     "right_ankle", "right_knee", "right_hip", "left_hip", "left_knee", "left_ankle", "right_wrist", "right_elbow",
     "right_shoulder", "left_shoulder", "left_elbow", "left_wrist", "neck", "head_top",
@@ -45,16 +46,19 @@ class Protocol:
         dataset: Value of --dataset.
         name: Value of --protocol.
         source: Where the rules come from: paper or code.
-        joints: Joints of MPJPE and PA-MPJPE, names of `keypoints.H36M17`.
+        joints: Joints of MPJPE and PA-MPJPE, names of `keypoints.H36M17`; of `SMPL24` for AGORA.
         root: Joints whose mean is subtracted from prediction and truth before MPJPE.
         truth: 'gendered' is SMPL of the annotated gender, 'neutral' is the neutral SMPL, 'labelled' is the annotated
-            gender if there is one and else the neutral body, 'mocap' are the joints `S` of the annotations.
+            gender if there is one and else the neutral body, 'mocap' are the joints `S` of the annotations,
+            'dataframes' are AGORA's own files, which `agora.evaluate_agora` compares with.
         pve: Also score vertices, predicted on the 'neutral' body or on the 'gendered' one of the truth; '' for not.
         pck: Also report PCK at 150 mm and AUC, of LSP14.
         rows: Pattern that the image names of the scored rows match.
         inside_image: Score only rows with all 17 joints inside the image.
         by_distance: Also report errors by distance from the image centre, and those of a constant pose.
         free_body: May be scored with another body than SMPL.
+        focal: 'file' takes the focal lengths of the annotations and estimates those that are not known, 'known' refuses
+            annotations without, 'estimated' never looks at them.
     """
 
     dataset: str
@@ -69,6 +73,7 @@ class Protocol:
     inside_image: bool = False
     by_distance: bool = False
     free_body: bool = False
+    focal: str = "file"
 
 
 def _own(dataset: str, *variants: Protocol) -> tuple[Protocol, ...]:
@@ -82,6 +87,20 @@ def _own(dataset: str, *variants: Protocol) -> tuple[Protocol, ...]:
         free_body=True,
     )
     return standard, *variants
+
+
+def _agora(name: str, focal: str, source: str) -> Protocol:
+    """AGORA's rules are those of its own code; people differ in whether the focal length is known."""
+    return Protocol(
+        "agora",
+        name,
+        f"AGORA's agora_evaluation, SMPL track; {source}",
+        joints=SMPL24,
+        root=HIPS[::-1],
+        truth="dataframes",
+        pve="neutral",
+        focal=focal,
+    )
 
 
 def _human36m(dataset: str, rows: str) -> tuple[Protocol, ...]:
@@ -133,6 +152,8 @@ _ALL = (
         truth="mocap",
         inside_image=True,
     ),
+    _agora("cliff", "estimated", "focal lengths are not known: CLIFF's authors, noah-research issue 95"),
+    _agora("known-focal", "known", "with the focal lengths of its cameras"),
 )
 # Data set -> name -> protocol; the first of a data set is its default.
 PROTOCOLS = {
@@ -171,6 +192,13 @@ def scored_rows(protocol: Protocol, annotations: Annotations, where: str) -> tup
             f"Annotation file '{where}': key 'gender' is missing; protocol '{protocol.name}' of {protocol.dataset} "
             "compares with bodies of the annotated gender: write the file with prepare.py."
         )
+    if protocol.focal == "known" and (unknown := np.isnan(annotations.focal_length)).any():
+        raise InputError(
+            f"Annotation file '{where}', row {unknown.argmax()}: 'focal_l' is not known; protocol '{protocol.name}' of "
+            f"{protocol.dataset} needs every focal length."
+        )
+    if protocol.truth == "dataframes":
+        return np.arange(len(annotations)), {}
     if protocol.truth == "mocap":
         joints = {*protocol.joints, *protocol.root}
         needed = [MOCAP_OF_H36M17[H36M17.index(name)] for name in joints]
@@ -204,7 +232,7 @@ def load_bodies(
         body: File of the neutral body, on which predictions are posed; None for the one in `body_dir`, or the bundled
             one where the protocol allows it.
         body_dir: Folder with SMPL_NEUTRAL.pkl, SMPL_MALE.pkl, SMPL_FEMALE.pkl and J_regressor_h36m.npy, as far as they
-            are needed.
+            are needed (AGORA: the first).
 
     Returns:
         'n' and, as far as they are needed, 'm' and 'f' -> body.
@@ -222,7 +250,7 @@ def load_bodies(
         else:
             path = _body_file(key, protocol, body_dir)
             bodies[key] = load_body(path)
-        if "h36m" not in bodies[key].regressors:
+        if protocol.truth != "dataframes" and "h36m" not in bodies[key].regressors:
             raise InputError(
                 f"{path}: J_regressor_h36m.npy is missing beside it, so the joints that {protocol.dataset} compares "
                 "are not known: take it from SPIN's data archive (fetch_data.sh of https://github.com/nkolot/SPIN) and "

@@ -6,6 +6,7 @@ people, B the batch size, V of vertices; metres and radians in, millimetres and 
 
 import time
 import zipfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,13 +16,15 @@ from tqdm import tqdm
 from mindspore import Tensor
 
 from cliff_ms.body import Body
+from cliff_ms.camera import estimate_focal_length
 from cliff_ms.config import ModelConfig, SourceConfig
 from cliff_ms.data.annotations import Annotations
-from cliff_ms.data.crop import normalize_keypoints
+from cliff_ms.data.crop import box_to_crop, normalize_keypoints
+from cliff_ms.data.detections import boxes_from_keypoints
 from cliff_ms.data.loader import Batch, load_batches
 from cliff_ms.data.source import BATCH_FIELDS, Source, collate
 from cliff_ms.errors import InputError
-from cliff_ms.keypoints import H36M17, SMPL45, convert_keypoints
+from cliff_ms.keypoints import H36M17, JOINT_SETS, SMPL45, convert_keypoints
 from cliff_ms.metrics import auc, mpjpe, pa_mpjpe, pck, pve, rotation_error
 from cliff_ms.models.regressor import standing_mean_params
 from cliff_ms.models.smpl import SMPL
@@ -44,8 +47,9 @@ class EvalData:
         image_dir: Folder that its image names are relative to; may be empty for a keypoint model.
         model: What the network reads.
         batch_size: B.
-        keypoints: For a keypoint model: 'clean' for the file's `input_keypoints`, 'noisy' and 'half' for its
-            `input_keypoints_noisy` and `input_keypoints_half`.
+        keypoints: For a keypoint model, one of `protocols.KEYPOINTS`: 'clean' for the file's `input_keypoints` and
+            boxes, else its `input_keypoints_noisy` and so on, with boxes around those: whoever has such keypoints has
+            no better box.
 
     Attributes:
         annotations: All rows of the file.
@@ -72,9 +76,8 @@ class EvalData:
         self.annotations: Annotations = self._source.annotations
         self.rows, self.left_out = scored_rows(protocol, self.annotations, str(annotations))
         self.batch_size = batch_size
-        self._keypoints = None
-        if keypoints != "clean":
-            self._keypoints = self._other_keypoints(annotations, model, keypoints)
+        self._estimates_focal = protocol.focal == "estimated"
+        self._other = None if keypoints == "clean" else self._other_keypoints(annotations, model, keypoints)
 
     @property
     def gender(self) -> np.ndarray | None:
@@ -104,24 +107,73 @@ class EvalData:
         Raises:
             InputError: A bad image: leaving it out would change the score.
         """
-        batch = collate([self._source.read(row) for row in rows])
-        if self._keypoints is None:
-            return batch
-        return normalize_keypoints(self._keypoints[rows], *batch[1:3]), *batch[1:]
+        inputs, center, size, img_hw, focal_length, *labels = collate([self._source.read(row) for row in rows])
+        if self._other is not None:
+            keypoints, center, size = (array[rows] for array in self._other)
+            inputs = normalize_keypoints(keypoints, center, size)
+        if self._estimates_focal:
+            focal_length = estimate_focal_length(img_hw)
+        return inputs, center, size, img_hw, focal_length, *labels
 
     def batch(self, index: int) -> Batch:
         """Batch `index`, see `read`."""
         return self.read(self.places(index))
 
-    def _other_keypoints(self, path: Path, model: ModelConfig, which: str) -> np.ndarray:
+    def _other_keypoints(self, path: Path, model: ModelConfig, which: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Keypoints of all rows in the model's joint set, (M, K, 3), and centre (M, 2) and size (M,) of their boxes."""
         if model.encoder != "keypoints":
             raise InputError(f"--keypoints {which} is for keypoint models; these weights read pixels.")
-        key, shape = f"input_keypoints_{which}", self.annotations.input_keypoints.shape
+        joint_set = which if which in JOINT_SETS else self.annotations.input_joint_set
+        key, shape = f"input_keypoints_{which}", (len(self.annotations), len(JOINT_SETS[joint_set]), 3)
         if not zipfile.is_zipfile(path) or key not in (arrays := np.load(path)).files:
             raise InputError(f"Annotation file '{path}': key '{key}' is missing, which --keypoints {which} reads.")
         if arrays[key].shape != shape or not np.isfinite(arrays[key]).all():
             raise InputError(f"Annotation file '{path}': '{key}' must be finite numbers of shape {shape}.")
-        return convert_keypoints(arrays[key].astype(np.float32), self.annotations.input_joint_set, model.joint_set)
+        keypoints = arrays[key].astype(np.float32)
+        boxes = boxes_from_keypoints(keypoints, f"Annotation file '{path}', '{key}'")
+        return convert_keypoints(keypoints, joint_set, model.joint_set), *box_to_crop(boxes, model.crop_hw)
+
+
+@dataclass
+class Seconds:
+    """Where the time goes; without the first batch, which compiles the graphs.
+
+    Attributes:
+        network: In the network, s.
+        outside: In everything else (waiting for images, SMPL, metrics), s.
+    """
+
+    network: float = 0.0
+    outside: float = 0.0
+
+
+def run_network(
+    network: Network, data: EvalData, seconds: Seconds
+) -> Iterator[tuple[np.ndarray, Batch, tuple[np.ndarray, ...]]]:
+    """Run a network over all rows.
+
+    Args:
+        network: The network.
+        data: What it reads.
+        seconds: Is set to the time that this takes, with what is done between the batches.
+
+    Yields:
+        Of each batch: its rows (B,), its arrays and what the network makes of them; see `EvalData.places`.
+
+    Raises:
+        InputError: A bad image; weights that give no finite numbers.
+    """
+    start = time.perf_counter()
+    batches = load_batches(data.batch, _WORKERS, stop=len(data))
+    for index, batch in enumerate(tqdm(batches, total=len(data), unit="batch", leave=False, disable=None)):
+        rows, called = data.places(index), time.perf_counter()
+        outputs = network(*batch[:5])
+        seconds.network += time.perf_counter() - called
+        _check_finite(*outputs[:2], rows)
+        yield rows, batch, outputs
+        if index == 0:  # it compiled the graphs
+            seconds.network, start = 0.0, time.perf_counter()
+        seconds.outside = time.perf_counter() - start - seconds.network
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,15 +184,13 @@ class Scores:
         errors: Metric -> (N,); those that the protocol has.
         mean_pose: The same for the constant standing pose that the regressor starts from; None if not asked for.
         distance: (N,) of the box centre from the image centre, in halves of the image diagonal.
-        network_s: Time in the network, s; without the first batch, which compiles.
-        outside_s: Time in everything else (waiting for images, SMPL, metrics), s; without the first batch.
+        seconds: Where the time went.
     """
 
     errors: Errors
     mean_pose: Errors | None
     distance: np.ndarray
-    network_s: float
-    outside_s: float
+    seconds: Seconds
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,26 +233,17 @@ class Evaluator:
         """
         parts, mean_parts, distances = [], [], []
         mean_pose = self._prediction(*_mean_pose(data.batch_size), None) if self._protocol.by_distance else None
-        network_s, start = 0.0, time.perf_counter()
-        batches = load_batches(data.batch, _WORKERS, stop=len(data))
-        for index, batch in enumerate(tqdm(batches, total=len(data), unit="batch", leave=False, disable=None)):
-            called = time.perf_counter()
-            rotmats, betas = network(*batch[:5])[:2]
-            network_s += time.perf_counter() - called
-            rows = data.places(index)
-            _check_finite(rotmats, betas, rows)
-            count = min(data.batch_size, len(data.rows) - index * data.batch_size)
+        seconds = Seconds()
+        for rows, batch, (rotmats, betas, *_) in run_network(network, data, seconds):
+            count = min(data.batch_size, len(data.rows) - len(parts) * data.batch_size)
             gender = None if data.annotations.gender is None else data.annotations.gender[rows]
             truth = self._truth(batch, gender).first(count)
             parts.append(self._errors(self._prediction(betas, rotmats, gender).first(count), truth))
             if mean_pose:
                 mean_parts.append(self._errors(mean_pose.first(count), truth))
             distances.append(_distance(batch)[:count])
-            if index == 0:  # it compiled the graphs
-                network_s, start = 0.0, time.perf_counter()
-        outside_s = time.perf_counter() - start - network_s
         mean_errors = _join(mean_parts) if mean_parts else None
-        return Scores(_join(parts), mean_errors, np.concatenate(distances), network_s, outside_s)
+        return Scores(_join(parts), mean_errors, np.concatenate(distances), seconds)
 
     def pose(self, betas: np.ndarray, rotmats: np.ndarray, gender: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Pose each person of a batch on the body of a gender.

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Sets up .venv and evaluates weights on a data set.
 #   bash scripts/run_eval.sh [DATASET] [CKPT] [DEVICE_TARGET] [eval.py flags]
-# DATASET        synthetic (default: the bundled people), 3dpw, h36m_p1, h36m_p2, mpi_inf_3dhp, custom
+# DATASET        synthetic (default: the bundled people), 3dpw, h36m_p1, h36m_p2, mpi_inf_3dhp, agora, custom
 # CKPT           weights with their .json beside them; default, or '': the bundled keypoint model
 # DEVICE_TARGET  auto (default), Ascend, GPU or CPU
 # Leaves with eval.py's exit code: 0 done, 1 failure, 2 bad input.

@@ -133,10 +133,11 @@ def write_video(path, frames):
     writer.release()
 
 
-def write_h36m(root, subject="S9", stem="TakingPhoto 1.60457274", frames=11):
+def write_h36m(root, subject="S9", stem="TakingPhoto 1.60457274", frames=11, joints=None):
     """One video; the masks of frames 0 and 5 are boxes that are known, that of frame 10 is empty."""
     rng = np.random.default_rng(5)
-    joints, points = rng.normal(0, 500, (frames, 32, 3)), rng.uniform(100, 900, (frames, 32, 2))
+    points = rng.uniform(100, 900, (frames, 32, 2))
+    joints = rng.normal(0, 500, (frames, 32, 3)) if joints is None else joints
     folder = root / subject
     write_cdf(folder / "MyPoseFeatures" / "D3_Positions_mono" / f"{stem}.cdf", joints)
     write_cdf(folder / "MyPoseFeatures" / "D2_Positions" / f"{stem}.cdf", points)
@@ -177,14 +178,15 @@ def write_3dhp_train(root, sequence="S1/Seq1", frames=25, outside=(1,)):
     return points, joints
 
 
-def write_3dhp_test(root, sequence="TS5", frames=3):
+def write_3dhp_test(root, sequence="TS5", frames=3, joints=None):
     import h5py
 
     rng = np.random.default_rng(8)
-    points, joints = rng.uniform(100, 900, (frames, 1, 17, 2)), rng.normal(0, 700, (frames, 1, 17, 3))
+    points = rng.uniform(100, 900, (frames, 1, 17, 2))
+    joints = rng.normal(0, 700, (frames, 1, 17, 3)) if joints is None else joints[:, None]
     points[0, 0, 4, 0] = 5000  # outside the image, and still scored
     folder = root / "mpi_inf_3dhp_test_set" / sequence
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     with h5py.File(folder / "annot_data.mat", "w") as file:
         file["valid_frame"] = np.array([[1.0], [0.0], [1.0]])
         file["annot2"], file["univ_annot3"], file["annot3"] = points, joints, 3 * joints

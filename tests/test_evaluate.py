@@ -22,7 +22,7 @@ from cliff_ms.evaluate import summarise
 from cliff_ms.keypoints import H36M17, SPIN24
 from cliff_ms.models.cliff import build_model
 from cliff_ms.protocols import LSP14, MOCAP_OF_H36M17, PROTOCOLS, find_protocol, load_bodies, scored_rows
-from cliff_ms.scoring import EvalData, Evaluator, Scores
+from cliff_ms.scoring import EvalData, Evaluator, Scores, Seconds
 from tests.toy_body import reference_smpl, toy_arrays, toy_body
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -30,7 +30,8 @@ KEYPOINT_MODEL = ModelConfig(encoder="keypoints")
 EVALUATED = [6, 5, 4, 1, 2, 3, 16, 15, 14, 11, 12, 13, 8, 10]  # SPIN's H36M_TO_J14
 REGRESSOR = np.random.default_rng(5).dirichlet(np.full(97, 0.1), 17)
 PEOPLE = 7
-EVERY_PROTOCOL = [protocol for protocols in PROTOCOLS.values() for protocol in protocols.values()]
+# AGORA has its own evaluation: test_agora and test_protocols_end_to_end.
+EVERY_PROTOCOL = [p for protocols in PROTOCOLS.values() for p in protocols.values() if p.truth != "dataframes"]
 
 
 def gendered_bodies():
@@ -244,13 +245,14 @@ def test_bins_by_distance_groups_and_the_mean_pose():
     rng = np.random.default_rng(0)
     distance = rng.permutation(np.arange(10) / 10)
     errors = {"mpjpe_mm": 100 * distance, "pa_mpjpe_mm": np.ones(10), "global_rotation_deg": distance}
-    scores = Scores(errors, {key: 2 * array for key, array in errors.items()}, distance, 0.0, 0.0)
+    scores = Scores(errors, {key: 2 * array for key, array in errors.items()}, distance, Seconds())
     result = summarise(scores, np.array(["a", "b"])[(distance > 0.65).astype(int)])
     assert [b["count"] for b in result["by_distance"]] == [3, 3, 2, 2]
     np.testing.assert_allclose([b["mpjpe_mm"] for b in result["by_distance"]], [10, 40, 65, 85])
     np.testing.assert_allclose([(b["from"], b["to"]) for b in result["by_distance"]][1], (0.3, 0.5))
     assert {name: means["count"] for name, means in result["groups"].items()} == {"a": 7, "b": 3}
     assert result["groups"]["b"]["mpjpe_mm"] == pytest.approx(80)
+    assert result["mean_over_groups"]["mpjpe_mm"] == pytest.approx((30 + 80) / 2)
     assert result["mean_pose"]["mpjpe_mm"] == pytest.approx(2 * result["mpjpe_mm"])
     assert result["pve_mm"] is None
 
@@ -265,18 +267,44 @@ def test_distance_of_boxes(tmp_path):
     np.testing.assert_allclose(distance[:4], [0, 1, np.sqrt(0.5), 0], atol=1e-6)
 
 
-def test_other_keypoints(tmp_path):
-    half = np.zeros((PEOPLE, 17, 3))
-    half[:, :5] = [60, 70, 0.5]
-    write_annotations(tmp_path / "a.npz", input_keypoints_half=half, center=np.full((PEOPLE, 2), 50))
+def test_other_keypoints_bring_their_own_boxes(tmp_path):
+    half, openpose = np.zeros((PEOPLE, 17, 3)), np.zeros((PEOPLE, 25, 3))
+    half[:, :6] = [[60, 70, 0.5], [100, 90, 0.5], [80, 130, 0.5], [70, 80, 0.5], [72, 80, 0.5], [73, 81, 0.5]]
+    half[:, 6] = [300, 300, 0.1]  # too unsure for a box
+    openpose[:, :17] = half
+    arrays = {"input_keypoints_half": half, "input_keypoints_openpose25": openpose}
+    write_annotations(tmp_path / "a.npz", center=np.full((PEOPLE, 2), 50), **arrays)
     setting = (find_protocol("custom", None), tmp_path / "a.npz", None)
-    inputs = EvalData(*setting, KEYPOINT_MODEL, 4, "half").batch(1)[0]
-    np.testing.assert_allclose(inputs[:, 0], np.tile([0.1, 0.2, 0.5], (4, 1)), atol=1e-6)
+    # 40 px wide and 60 px high: a crop of 4:3 with the margin of ground-truth keypoints.
+    inputs, center, size = EvalData(*setting, KEYPOINT_MODEL, 4, "half").batch(1)[:3]
+    np.testing.assert_allclose(center, np.full((4, 2), (80, 100)), atol=1e-4)
+    np.testing.assert_allclose(size, 1.2 * 60, rtol=1e-6)
+    np.testing.assert_allclose(inputs[:, 0], np.tile([-20 / 36, -30 / 36, 0.5], (4, 1)), atol=1e-6)
+    assert EvalData(*setting, KEYPOINT_MODEL, 4).batch(1)[1].tolist() == [[50, 50]] * 4
     assert np.all(EvalData(*setting, KEYPOINT_MODEL, 4).batch(1)[0][..., 2] == 1)
+    shoulder = EvalData(*setting, KEYPOINT_MODEL, 4, "openpose25").batch(0)[0][:, 6]  # COCO's right one
+    np.testing.assert_allclose(shoulder, np.tile([0, 30 / 36, 0.5], (4, 1)), atol=1e-6)
     with pytest.raises(InputError, match="'input_keypoints_noisy' is missing"):
         EvalData(*setting, KEYPOINT_MODEL, 4, "noisy")
     with pytest.raises(InputError, match="--image_dir"):
         EvalData(*setting, ModelConfig(), 4)
+    half[3, 0, 2] = 0
+    write_annotations(tmp_path / "a.npz", **arrays)
+    with pytest.raises(InputError, match="'input_keypoints_half', row 3: 5 joints"):
+        EvalData(*setting, KEYPOINT_MODEL, 4, "half")
+
+
+def test_focal_lengths_that_are_not_known(tmp_path):
+    focal_length = np.where(np.arange(PEOPLE) == 2, np.nan, 1000.0)
+    write_annotations(tmp_path / "a.npz", focal_l=focal_length, img_hw=np.tile([300.0, 400], (PEOPLE, 1)))
+
+    def focal(*names):
+        return EvalData(find_protocol(*names), tmp_path / "a.npz", None, KEYPOINT_MODEL, PEOPLE).batch(0)[4].tolist()
+
+    assert focal("custom", None) == [1000, 1000, 500, 1000, 1000, 1000, 1000]
+    assert focal("agora", None) == [500] * PEOPLE
+    with pytest.raises(InputError, match="row 2: 'focal_l' is not known; protocol 'known-focal'"):
+        focal("agora", "known-focal")
 
 
 @pytest.mark.usefixtures("graph_mode")
@@ -324,7 +352,7 @@ def test_command_line(tmp_path):
     result = json.loads((tmp_path / "out/r.json").read_text())
     design = {"dataset", "protocol", "count", "mpjpe_mm", "pa_mpjpe_mm", "pve_mm", "global_rotation_deg"}
     assert result.keys() == design | {
-        "pve_raw_mm", "mean_pose", "by_distance", "groups", "left_out", "seconds", "settings",
+        "pve_raw_mm", "mean_pose", "by_distance", "groups", "mean_over_groups", "left_out", "seconds", "settings",
     }  # fmt: skip
     assert (result["dataset"], result["protocol"], result["count"]) == ("custom", "standard", PEOPLE)
     assert result["mpjpe_mm"] > 0 and len(result["by_distance"]) == 4 and len(result["groups"]) == 3
