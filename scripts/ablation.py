@@ -2,7 +2,7 @@
 
     python scripts/ablation.py [--seeds 3] [--steps 1200] [--output_dir model_zoo/ablation]
 
-Trains the three rows with the keypoint encoder (configs/cliff_keypoints.yaml, fewer steps on smaller batches), each seed
+Trains the three rows with the keypoint encoder (configs/cliff_keypoints.yaml, fewer steps, smaller batches), each seed
 with the same data and budget for all rows; scores each on the bundled held-out people; then the same rows at one seed
 without known focal lengths, in training and at test. Writes ablation.json, table.md and ablation.svg.
 """
