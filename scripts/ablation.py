@@ -1,6 +1,6 @@
 """Table 2 of the paper on synthetic people: what the location input (CI) and the full-frame loss (CS) are worth.
 
-    python scripts/ablation.py [--seeds 3] [--steps 1200] [--output_dir model_zoo/ablation]
+    python scripts/ablation.py [--seeds 3] [--steps 1000] [--output_dir model_zoo/ablation]
 
 Trains the three rows with the keypoint encoder (configs/cliff_keypoints.yaml, fewer steps, smaller batches), each seed
 with the same data and budget for all rows; scores each on the bundled held-out people; then the same rows at one seed
@@ -44,7 +44,7 @@ def parse_args() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--seeds", type=int, default=3, help="trainings of each row")
-    parser.add_argument("--steps", type=int, default=1200, help="of each training, of 256 people each")
+    parser.add_argument("--steps", type=int, default=1000, help="of each training, of 256 people each")
     parser.add_argument("--work_dir", type=Path, default=Path("outputs/ablation"), help="for the trainings")
     parser.add_argument("--output_dir", type=Path, default=ROOT / "model_zoo" / "ablation", help="for table and plot")
     return parser.parse_args()

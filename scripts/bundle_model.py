@@ -1,0 +1,62 @@
+"""Put a trained keypoint model into model_zoo/, with its scores on the held-out people in its side-car.
+
+    python train.py --config configs/cliff_keypoints.yaml
+    python scripts/bundle_model.py outputs/cliff_keypoints
+
+Prints the table of model_zoo/README.md and the sha256 for model_zoo/manifest.yaml.
+"""
+
+import argparse
+import dataclasses
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from cliff_ms import cli, runtime
+from cliff_ms.checkpoint import load_side_car, load_weights, save_weights, side_car
+from cliff_ms.config import load_config
+from cliff_ms.engine import BUNDLED_MODEL, HELD_OUT
+from cliff_ms.files import read_json
+from cliff_ms.protocols import find_protocol
+
+_KEYPOINTS = {"clean": "heldout", "openpose25": "heldout_openpose25", "noisy": "heldout_noisy", "half": "heldout_half"}
+_METRICS = ("mpjpe_mm", "pa_mpjpe_mm", "pve_mm", "global_rotation_deg")
+
+
+def parse_args() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("run_dir", type=Path, help="OUTPUT_DIR of train.py")
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Copy, score, write the scores."""
+    args = parse_args()
+    runtime.setup_device("CPU")
+    from cliff_ms.evaluate import Job, evaluate
+
+    config = load_config(args.run_dir / "config.yaml")
+    arrays, meta = load_weights(args.run_dir / "checkpoints" / "final.ckpt")
+    samples = config.train.steps * config.data.batch_size * config.train.accumulate
+    origin = (
+        f"Trained by train.py --config configs/{args.run_dir.name}.yaml on {samples / 1e6:.1f} million synthetic "
+        f"samples, seed {config.train.seed}."
+    )
+    save_weights(BUNDLED_MODEL, arrays, dataclasses.replace(meta, origin=origin, metrics={}))
+    rows, metrics = [], {}
+    for keypoints, name in _KEYPOINTS.items():
+        job = Job(find_protocol("synthetic", None), BUNDLED_MODEL, HELD_OUT / "annotations.npz", keypoints=keypoints)
+        result, _ = evaluate(job)
+        metrics[name] = {key: round(result[key], 2) for key in _METRICS}
+        rows.append({"keypoints": keypoints, **metrics[name]})
+    rows.append({"keypoints": "constant mean pose", **{key: result["mean_pose"][key] for key in _METRICS}})
+    save_weights(BUNDLED_MODEL, arrays, dataclasses.replace(load_side_car(BUNDLED_MODEL), metrics=metrics))
+    print(cli.table(rows))
+    print("sha256:", read_json(side_car(BUNDLED_MODEL), "Side-car")["sha256"])
+    return 0
+
+
+if __name__ == "__main__":
+    cli.run(main)
