@@ -75,6 +75,13 @@ def set_fp16(cliff: CLIFF) -> None:
                 cell.to_float(mstype.float32)
 
 
+def freeze_norm(cliff: CLIFF) -> None:
+    """Keep BatchNorm and dropout of a network that trains as they are in evaluation; call it after `set_train`."""
+    for _, cell in cliff.cells_and_names():
+        if isinstance(cell, (nn.BatchNorm1d, nn.BatchNorm2d, SeededDropout)):
+            cell.set_train(False)
+
+
 class CLIFFWithLoss(nn.Cell):
     r"""The network and its training loss, Eq. (10), or Eq. (2) with the loss in the crop.
 

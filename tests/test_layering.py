@@ -41,12 +41,24 @@ ALLOWED = {
     "data.readers.foreign_pickles": {"files"},
     "data.readers.agora": {"data.crop", "data.readers.foreign_pickles", "data.readers.rows", "keypoints"},
     "agora": {"data.readers.agora", "files", "keypoints"},
+    "annotator_input": {
+        "config",
+        "data.annotations",
+        "data.crop",
+        "data.detections",
+        "data.pictures",
+        "files",
+        "keypoints",
+        "media",
+    },  # fmt: skip
 }
 # What users see: only the room that puts everything together, and the verbs, look in there.
 EDGES = {
-    "render": {"report", "demo", "synthetic.scene", "worst_cases"},
-    "report": {"demo"},
+    "render": {"report", "demo", "synthetic.scene", "worst_cases", "annotator_report"},
+    "report": {"demo", "annotator_report"},
     "worst_cases": {"evaluate"},
+    "annotator": {"annotator_report"},
+    "annotator_report": set(),
     "demo": set(),
     "evaluate": set(),
 }
