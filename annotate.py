@@ -1,0 +1,60 @@
+"""SMPL annotations for people of whom only 2D keypoints are known (section 3.4 of the paper).
+
+A run that was ended goes on where it was when the same command is given again.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+from cliff_ms import cli, runtime
+from cliff_ms.body import load_body
+
+
+def parse_args() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", type=Path, required=True, help="configs/annotator_....yaml")
+    parser.add_argument("--ckpt", type=Path, required=True, help="pretrained weights, of the configuration's 'model'")
+    parser.add_argument(
+        "--annotations",
+        type=Path,
+        required=True,
+        help="2D keypoints in px: npz (as prepare.py writes it), COCO's person_keypoints json, folder of OpenPose json",
+    )
+    parser.add_argument(
+        "--image_dir", type=Path, help="folder of the images; a keypoint model takes sizes and pictures from it"
+    )
+    parser.add_argument("--output", type=Path, required=True, help="npz; a folder of the same name, .work, lies beside")
+    cli.add_device_argument(parser)
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Check what was given, then annotate."""
+    args = parse_args()
+    device = runtime.setup_device(args.device_target)
+    from cliff_ms.annotator import Job, annotate, check_job, load_annotator_config
+    from cliff_ms.annotator_report import summarise, write_contact_sheet
+
+    job = Job(load_annotator_config(args.config), args.ckpt, args.annotations, args.image_dir, args.output)
+    target = check_job(job)
+    body = load_body(job.config.body or None)
+    print(f"{len(target['imgname'])} people in {len(np.unique(target['imgname']))} images, on {device}")
+    code = annotate(job, body)
+    if code:
+        print("give the same command again to go on")
+        return code
+    rows, good = summarise(job, body), np.load(job.output)["good"]
+    print(cli.table(rows))
+    note = f"{good.sum()} of {len(good)} annotations are good: 2D error and shape as EFT asks for ('good' in the file)"
+    print(f"{note}\nwritten: {job.output}")
+    page = write_contact_sheet(job, body, f"{note}. Weights: {args.ckpt}.")
+    if page:
+        print(f"open {page}")
+    return 0
+
+
+if __name__ == "__main__":
+    cli.run(main)

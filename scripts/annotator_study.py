@@ -1,0 +1,296 @@
+"""Is the annotator worth it? Synthetic people whose 3D truth is known, annotated from noisy 2D keypoints.
+
+    python scripts/annotator_study.py [--help]
+
+The network is pretrained on people who stand and walk, of ordinary shape, before cameras of ordinary lenses. The target
+are other people: all poses, shapes and cameras. Of them the annotator sees only what a keypoint detector reports, with
+noise and missing joints. Compared with the truth: the pretrained network's predictions; the annotator's; the same
+without the explicit prior, without the location feature; and EFT's way, every person by herself. Then fresh networks
+are trained on the target with these labels and evaluated on the held-out people of model_zoo/heldout.
+
+Writes model_zoo/annotator/study.md and .json. What is trained lies in outputs/annotator_study and is not trained again.
+"""
+
+import argparse
+import json
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from cliff_ms import cli, runtime
+from cliff_ms.body import BUNDLED_BODY, Body, load_body
+from cliff_ms.camera import estimate_focal_length
+from cliff_ms.config import Config, DataConfig, LossConfig, ModelConfig, SourceConfig, TrainConfig
+from cliff_ms.files import atomic_path, prepare_output_dir
+from cliff_ms.keypoints import SPIN24, index_map
+from cliff_ms.rotation import rotmat_to_axis_angle
+from cliff_ms.synthetic.observation import Observer
+from cliff_ms.synthetic.skinning import LANDMARKS
+from cliff_ms.synthetic.world import World
+
+if TYPE_CHECKING:
+    from cliff_ms.annotator import Job
+
+ROOT = Path(__file__).resolve().parent.parent
+CONFIG = ROOT / "configs" / "annotator_keypoints.yaml"
+UPRIGHT_POSES = 24  # the first of the table of key poses: people who stand and walk
+CALM = 0.7  # of the usual spread around them
+MAX_BETA = 0.8  # of the two largest components of shape
+LENSES = (0.8, 1.15)  # focal length / the one that is estimated from the image size
+MODEL = ModelConfig("keypoints", joint_set="coco17", width=0.25)
+LOSS = LossConfig(1.0, 5.0, 15.0, 1.0, 0.01, 0.0, 0.0)  # as configs/cliff_keypoints.yaml
+# EFT (facebookresearch/eft, eft/train/eftFitter.py): weights, learning rate, steps, when to stop, joints it ignores.
+EFT_LOSS = LossConfig(60.0, 5.0 * 24 / 49, 0.0, 0.0, 0.001, 0.0, 1.0)
+EFT_RATE, EFT_STEPS, EFT_ENOUGH = 5e-6, 20, 1e-4 * 49 / 24
+EFT_IGNORED = ("right_hip_lsp", "left_hip_lsp", "pelvis_mpii", "right_ankle", "left_ankle")
+_CHUNK, _SPIN = 4096, index_map(LANDMARKS, SPIN24)
+
+
+def main() -> None:
+    """Make the people, train, annotate, compare."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--pool", type=int, default=20_000, help="people to pretrain on")
+    parser.add_argument("--steps", type=int, default=2500, help="steps of pretraining, of 256 people")
+    parser.add_argument("--people", type=int, default=1000, help="people to annotate")
+    parser.add_argument("--eft_people", type=int, default=100, help="the first of them, to fit in EFT's way")
+    parser.add_argument("--fresh_steps", type=int, default=800, help="steps of training anew, of 256 people")
+    parser.add_argument("--output_dir", type=Path, default=ROOT / "outputs" / "annotator_study", help="what is trained")
+    parser.add_argument(
+        "--result_dir", type=Path, default=ROOT / "model_zoo" / "annotator", help="study.md, study.json"
+    )
+    args, start = parser.parse_args(), time.perf_counter()
+    runtime.setup_device("CPU")
+    folder, body = prepare_output_dir(args.output_dir), load_body()
+    make_people(folder / "pretrain.npz", body, args.pool, seed=1, narrow=True)
+    make_people(folder / "target.npz", body, args.people, seed=2, narrow=False)
+    rows = annotations(folder, body, args.steps, args.eft_people)
+    fresh = retrained(folder, body, args.fresh_steps)
+    minutes = (time.perf_counter() - start) / 60
+    settings = {name: getattr(args, name) for name in ("pool", "steps", "people", "eft_people", "fresh_steps")}
+    write_result(prepare_output_dir(args.result_dir), rows, fresh, {**settings, "minutes": round(minutes, 1)})
+
+
+def make_people(path: Path, body: Body, count: int, seed: int, narrow: bool) -> None:
+    """Write synthetic people as a standard npz, unless it is there.
+
+    Args:
+        path: The file.
+        body: Their body.
+        count: N.
+        seed: Of everything.
+        narrow: Only the people to pretrain on, with exact labels; else all, whose 2D labels are what a detector
+            reports.
+    """
+    if path.is_file():
+        return
+    world = World(body)
+    if narrow:
+        world.prior.weights[UPRIGHT_POSES:] = 0
+        world.prior.weights /= world.prior.weights.sum()
+        world.prior.spread *= CALM
+    observer, parts, found, chunk = Observer("coco17", "mixed" if narrow else "detector"), [], 0, 0
+    while found < count:
+        rng = np.random.default_rng((seed, chunk))
+        people = world.sample(rng, _CHUNK)
+        keypoints, center, size = observer(rng, people)
+        part = np.concatenate([people.points2d[:, _SPIN], people.in_frame()[:, _SPIN, None]], -1)
+        columns = {
+            "center": center,
+            "scale": size / 200,
+            "part": part if narrow else np.zeros_like(part),  # the annotator makes it of the detector's joints
+            "S": np.concatenate([people.points[:, _SPIN], np.ones((_CHUNK, 24, 1))], -1),
+            "pose": rotmat_to_axis_angle(people.rotmats).reshape(-1, 72),
+            "shape": people.betas,
+            "global_t": people.translation,
+            "has_smpl": np.ones(_CHUNK),
+            "focal_l": people.focal_length,
+            "img_hw": people.img_hw,
+            "input_keypoints": keypoints,
+        }
+        lens = people.focal_length / estimate_focal_length(people.img_hw)
+        usual = (np.abs(people.betas[:, :2]).max(1) < MAX_BETA) & (lens > LENSES[0]) & (lens < LENSES[1])
+        kept = usual if narrow else np.ones(_CHUNK, bool)
+        parts.append({key: column[kept].astype(np.float32) for key, column in columns.items()})
+        found, chunk = found + int(kept.sum()), chunk + 1
+    columns = {key: np.concatenate([part[key] for part in parts])[:count] for key in parts[0]}
+    names = np.array([f"{row:06d}.jpg" for row in range(count)])
+    with atomic_path(path) as temporary:
+        np.savez(temporary, imgname=names, input_joint_set="coco17", **columns)
+
+
+def annotations(folder: Path, body: Body, steps: int, eft_people: int) -> list[dict]:
+    """Annotate the target in every way; a row of the table each."""
+    from cliff_ms.annotator import Job, annotate, check_job, load_annotator_config
+    from cliff_ms.annotator_report import summarise
+
+    config = replace(load_annotator_config(CONFIG), model=MODEL)
+    no_prior = replace(config, loss=replace(config.loss, keypoints3d=0.0, pose=0.0, betas=0.0))
+    without = replace(config, model=replace(MODEL, location_input=False))
+    rows = []
+    for name, setting in (("", config), (", no explicit prior", no_prior), (", no location feature", without)):
+        kind = "with_location" if setting.model.location_input else "without_location"
+        ckpt = pretrained(folder / kind, folder / "pretrain.npz", body, setting.model, steps)
+        output = folder / f"annotated{name.replace(', ', '_').replace(' ', '_')}.npz"
+        job = Job(setting, ckpt, folder / "target.npz", None, output)
+        check_job(job)
+        if annotate(job, body):
+            sys.exit(130)
+        before, after = summarise(job, body)
+        if name != ", no explicit prior":  # that starts from the same predictions
+            rows.append({"annotator": f"pretrained network{name}", **before})
+        rows.append({"annotator": f"finetuned{name}", **after})
+        if not name:
+            alone = fit_each(job, body, eft_people)
+    rows += alone
+    for row in rows:
+        row.pop("finetuning", None)
+    return rows
+
+
+def pretrained(output_dir: Path, people: Path, body: Body, model: ModelConfig, steps: int) -> Path:
+    """Train with full supervision, or go on, or take what was trained; the weights."""
+    from cliff_ms.checkpoint import side_car
+    from cliff_ms.trainer import train
+
+    settings = TrainConfig(steps, 5e-4, (0.7, 0.92), clip_norm=1.0, ema=0.99, val_every=0, save_every=500, keep=1)
+    config = Config(model, DataConfig(train=(SourceConfig(str(people)),), batch_size=256), loss=LOSS, train=settings)
+    final = output_dir / "checkpoints" / "final.ckpt"
+    if not side_car(final).is_file() and train(config, output_dir, body, (output_dir / "config.yaml").is_file()):
+        sys.exit(130)
+    return final
+
+
+def fit_each(job: "Job", body: Body, count: int) -> list[dict]:
+    """EFT's way: for each person by herself, the pretrained network is fitted to the 2D keypoints for a few steps.
+
+    Args:
+        job: The annotation, finished; its work folder holds the people.
+        body: The body.
+        count: The first so many people.
+
+    Returns:
+        Rows of the table: these people fitted, and the same people as the annotator leaves them.
+    """
+    from mindspore import ParameterTuple, Tensor, nn, ops
+
+    from cliff_ms.annotator import errors2d, joint_weights, run_network, training_config
+    from cliff_ms.annotator_report import errors3d
+    from cliff_ms.data.dataset import EvalDataset
+    from cliff_ms.predict import mindspore_network
+    from cliff_ms.train_step import build_smpl
+    from cliff_ms.trainer import Trainer
+
+    assign = ops.MultitypeFuncGraph("assign")
+
+    @assign.register("Tensor", "Tensor")
+    def _(target: Tensor, value: Tensor) -> Tensor:
+        return ops.assign(target, value)
+
+    class Restore(nn.Cell):
+        def __init__(self, parameters: list) -> None:
+            super().__init__(auto_prefix=False)
+            self.targets = ParameterTuple(parameters)
+            self.originals = self.targets.clone("original")
+            self.map = ops.HyperMap()
+
+        def construct(self) -> tuple:
+            return self.map(assign, self.targets, self.originals)
+
+    target = {k: column[:count] if column.ndim else column for k, column in np.load(job.work / "target.npz").items()}
+    part = target["part"].copy()
+    part[:, [SPIN24.index(name) for name in EFT_IGNORED], 2] = 0
+    labels = {"part": part, "pose": np.zeros((len(part), 72)), "shape": np.zeros((len(part), 10))}  # towards no shape
+    file = job.work / "eft.npz"
+    with atomic_path(file) as temporary:
+        np.savez(temporary, **{**target, **labels, "has_smpl": np.ones(len(part))})
+    config = training_config(job, 1)
+    settings = replace(config.train, learning_rate=EFT_RATE, clip_norm=0.0, freeze_norm=True)
+    trainer = Trainer(replace(config, loss=EFT_LOSS, train=settings), body, 1)
+    data = EvalDataset(SourceConfig(str(file)), job.config.model, 1)
+    restore = Restore(list(trainer.step.get_parameters()))
+    network = mindspore_network(trainer.step.network.cliff, job.config.model)
+    persons = iter(range(data.count))
+
+    def fit(*inputs: np.ndarray) -> tuple[np.ndarray, ...]:
+        restore()
+        batch = data.batch(next(persons))
+        for _ in range(EFT_STEPS):
+            if trainer.run([batch], False, 0)[0]["keypoints2d"] < EFT_ENOUGH:
+                break
+        return network(*inputs)
+
+    start = time.perf_counter()
+    found = run_network(fit, build_smpl(body, str(BUNDLED_BODY)), data, 0)
+    print(f"EFT's way: {(time.perf_counter() - start) / data.count:.2f} s per person", flush=True)
+    size, final = 200 * target["scale"], np.load(job.output)
+    final = {key: final[key][:count] for key in ("pose", "shape", "error_px_after")}
+    found["error_px_after"], _ = errors2d(found["points2d"], target["part"], joint_weights(job.config), size)
+    truth = {key: np.load(job.annotations)[key][:count] for key in ("pose", "shape")}
+    rows = []
+    for name, columns in (("EFT's way, each person alone", found), ("finetuned, the same people", final)):
+        error = columns["error_px_after"]
+        row = {
+            "annotator": name,
+            "people": str(data.count),
+            "2D error (px)": float(np.nanmean(error)),
+            "2D error (% of the box)": 100 * float(np.nanmean(error / size)),
+        }
+        rows.append(row | {name: float(values.mean()) for name, values in errors3d(columns, truth, body).items()})
+    return rows
+
+
+def retrained(folder: Path, body: Body, steps: int) -> list[dict]:
+    """Train fresh networks on the target with each kind of labels, and evaluate them on the held-out people."""
+    from cliff_ms.engine import HELD_OUT
+    from cliff_ms.evaluate import Job, evaluate
+    from cliff_ms.protocols import find_protocol
+
+    truth = dict(np.load(folder / "target.npz"))
+    target = dict(np.load(folder / "annotated.work" / "target.npz"))
+    labels = {
+        "predicted": dict(np.load(folder / "annotated.work" / "prior.npz")),
+        "annotated": dict(np.load(folder / "annotated.npz")),
+        "true": {**target, **{key: truth[key] for key in ("pose", "shape", "has_smpl", "S")}},
+    }
+    rows = []
+    for name, columns in labels.items():
+        file = folder / f"labels_{name}.npz"
+        if not file.is_file():
+            with atomic_path(file) as temporary:
+                np.savez(temporary, **{**columns, "part": target["part"]})
+        ckpt = pretrained(folder / f"fresh_{name}", file, body, MODEL, steps)
+        job = Job(find_protocol("synthetic", None), ckpt, HELD_OUT / "annotations.npz", keypoints="noisy")
+        result, _ = evaluate(job)
+        scores = {key: result[key] for key in ("mpjpe_mm", "pa_mpjpe_mm", "pve_mm", "global_rotation_deg")}
+        rows.append({"labels": name, **scores})
+    return rows
+
+
+def write_result(folder: Path, rows: list[dict], fresh: list[dict], settings: dict) -> None:
+    """Write study.md and study.json, and print the tables."""
+    print(cli.table(rows), cli.table(fresh), sep="\n\n")
+    with atomic_path(folder / "study.json") as temporary:
+        values = {"annotations": rows, "trained on them": fresh, "settings": settings}
+        temporary.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    lines = ["# The annotator on synthetic people", "", "`bash scripts/run_annotator_study.sh` makes this file.", ""]
+    lines += ["Settings: " + ", ".join(f"{name} {value}" for name, value in settings.items()) + ".", ""]
+    lines += ["## Annotations against the truth", "", *_markdown(rows), ""]
+    lines += ["## Fresh networks trained on them, on the held-out people", "", *_markdown(fresh), ""]
+    with atomic_path(folder / "study.md") as temporary:
+        temporary.write_text("\n".join(lines), encoding="utf-8")
+
+
+def _markdown(rows: list[dict]) -> list[str]:
+    lines = [list(rows[0]), ["---"] * len(rows[0])]
+    lines += [[f"{v:.2f}" if isinstance(v, float) else str(v) for v in row.values()] for row in rows]
+    return ["| " + " | ".join(line) + " |" for line in lines]
+
+
+if __name__ == "__main__":
+    cli.run(main)
