@@ -51,7 +51,7 @@ def check_model(config: Config, meta: WeightsMeta, where: str) -> None:
     if differing:
         raise InputError(
             f"{where} holds weights of another 'model' than --config describes: {'; '.join(differing)}; name the "
-            "configuration that they were trained with, or leave --config out."
+            "configuration that they were trained with."
         )
 
 
