@@ -21,7 +21,7 @@ from cliff_ms.train_state import Progress, load_state, open_folder, save_state
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = ROOT / "configs" / "smoke.yaml"
-# 8 steps with everything that has state: BatchNorm, dropout, accumulation, moving average, schedule.
+# 8 steps with everything that has state: BatchNorm, accumulation, moving average, schedule.
 SETTINGS = ["train.steps=8", "data.batch_size=32", "train.accumulate=2", "train.val_every=4", "train.save_every=2"]
 SETTINGS += ["train.picture_every=4", "train.ema=0.9", "train.keep=2"]
 
