@@ -86,8 +86,8 @@ def open_data(config: Config, body: Body, rank: int, world_size: int) -> Callabl
         return TrainDataset(config, rank, world_size).batch
     if config.model.encoder != "keypoints":
         raise InputError(f"data.stream makes keypoints, which model.encoder '{config.model.encoder}' does not read.")
-    known = config.data.focal_length == "known"
-    stream = KeypointStream(body, config.model.joint_set, config.data.batch_size, config.train.seed, False, known)
+    data, known = config.data, config.data.focal_length == "known"
+    stream = KeypointStream(body, config.model.joint_set, data.batch_size, config.train.seed, known_focal_length=known)
     return lambda index: stream.batch(index * world_size + rank)
 
 

@@ -62,7 +62,9 @@ class Validator:
         self._parts = []  # load, batches, samples
         if not config.data.val and config.data.stream:
             known = config.data.focal_length == "known"
-            stream = KeypointStream(body, config.model.joint_set, size, config.train.seed, True, known)
+            stream = KeypointStream(
+                body, config.model.joint_set, size, config.train.seed, held_out=True, known_focal_length=known
+            )
             batches = -(-HELD_OUT_SAMPLES // size)
             self._parts.append((stream.batch, batches, batches * size))
         for source in config.data.val:

@@ -58,19 +58,19 @@ def main() -> int:
     weights = {(focal, row, seed): _train(args, focal, row, seed) for focal, seed in runs for row in ROWS}
     runtime.setup_device("CPU")
     scores = {run: _score(path, run[0]) for run, path in weights.items()}
-    edges, curves = _curves({run: s for run, s in scores.items() if run[0] == "known"})
+    distances, curves = _curves({run: s for run, s in scores.items() if run[0] == "known"})
     known, estimated = (_table(scores, focal) for focal in ("known", "estimated"))
     result = {
         "steps": args.steps,
         "seeds": args.seeds,
         "known focal length": known,
         "estimated focal length": estimated,
-        "distance": edges.tolist(),
+        "distance": distances.tolist(),
         "global_rotation_deg by distance": {row: curve.tolist() for row, curve in curves.items()},
     }
     with atomic_path(args.output_dir / "ablation.json") as temporary:
         temporary.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    _plot(args.output_dir / "ablation.svg", edges, curves)
+    _plot(args.output_dir / "ablation.svg", distances, curves)
     text = f"{_markdown(known)}\n\nFocal lengths estimated from the image size, seed 0:\n\n{_markdown(estimated)}\n"
     with atomic_path(args.output_dir / "table.md") as temporary:
         temporary.write_text(text, encoding="utf-8")
@@ -149,11 +149,11 @@ def _curves(scores: dict) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     return np.array([distance[b].mean() for b in bins]), curves
 
 
-def _plot(path: Path, edges: np.ndarray, curves: dict[str, np.ndarray]) -> None:
+def _plot(path: Path, distances: np.ndarray, curves: dict[str, np.ndarray]) -> None:
     figure, axes = plt.subplots(figsize=(6.4, 4), layout="constrained")
     for row, curve in curves.items():
-        (line,) = axes.plot(edges, curve.mean(0), marker="o", label=row)
-        axes.fill_between(edges, curve.min(0), curve.max(0), color=line.get_color(), alpha=0.15, linewidth=0)
+        (line,) = axes.plot(distances, curve.mean(0), marker="o", label=row)
+        axes.fill_between(distances, curve.min(0), curve.max(0), color=line.get_color(), alpha=0.15, linewidth=0)
     axes.set_xlabel("distance of the person from the image centre (100 % = the corner)")
     axes.set_ylabel("global rotation error (degrees)")
     axes.xaxis.set_major_formatter(PercentFormatter(1))
