@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from mindspore import Parameter, ParameterTuple, Tensor, amp, nn, ops
+from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 from mindspore import dtype as mstype
 
 from cliff_ms import camera, losses
@@ -21,6 +21,7 @@ from cliff_ms.rotation import rot6d_to_rotmat
 FP32_CELLS = (nn.BatchNorm1d, nn.BatchNorm2d, SeededDropout)
 SCALE_WINDOW = 1000  # good steps after which a dynamic loss scale is doubled
 FIRST_SCALE, MAX_SCALE = 2.0**16, 2.0**24  # of a dynamic loss scale
+_INFINITY = float("inf")
 _SPIN24_OF_SMPL = index_map(SMPL45 + LSP_EXTRA9, SPIN24)
 
 
@@ -185,9 +186,8 @@ def _(factor: Tensor, grad: Tensor) -> Tensor:
     return grad * factor
 
 
-@_accumulate.register("Tensor", "Tensor", "Tensor", "Tensor")
-def _(factor: Tensor, first: Tensor, total: Tensor, grad: Tensor) -> Tensor:
-    grad = grad * factor
+@_accumulate.register("Tensor", "Tensor", "Tensor")
+def _(first: Tensor, total: Tensor, grad: Tensor) -> Tensor:
     return ops.assign(total, ops.select(first, grad, total + grad))
 
 
@@ -203,15 +203,15 @@ def _(decay: Tensor, average: Tensor, weight: Tensor) -> Tensor:
 
 @_square.register("Tensor")
 def _(grad: Tensor) -> Tensor:
-    return (grad * grad).sum()
+    return ops.matmul(grad.reshape(1, -1), grad.reshape(-1, 1))  # on the CPU 8 times faster than a sum
 
 
 class CLIFFTrainOneStepCell(nn.TrainOneStepCell):
     r"""One step of training in one graph.
 
-    The gradients are summed over the batches of a step, averaged over the workers, and checked: if any is not finite,
-    on any worker, no weight, moment, average or BatchNorm statistic changes and the step is counted as skipped. With
-    a dynamic loss scale a skipped step halves it and 1000 good ones double it.
+    The gradients are averaged over the batches of a step and over the workers, and checked: if their norm is not
+    finite, no weight, moment, average or BatchNorm statistic changes, on any worker, and the step counts as skipped.
+    With a dynamic loss scale a skipped step halves it and 1000 good ones double it.
 
     Args:
         network (CLIFFWithLoss): Any cell that returns a loss and a vector of its terms.
@@ -285,11 +285,8 @@ class CLIFFTrainOneStepCell(nn.TrainOneStepCell):
 
         ops.assign(self.dropout_key, dropout_key)
         (_, loss, terms), grads = ops.value_and_grad(scaled_loss, None, self.weights, has_aux=True)(batch)
-        factor = 1 / (self.scale * self.accumulate)
-        if self.accumulate == 1:
-            grads = self.map(ops.partial(_scale, factor), grads)
-        else:
-            grads = self.map(ops.partial(_accumulate, factor, first), self.total, grads)
+        if self.accumulate > 1:
+            grads = self.map(ops.partial(_accumulate, first), self.total, grads)
         done = self.finish(learning_rate, grads) if last else ops.depend(self.skipped + 0, grads)
         # Without the dependence MindSpore 2.10 drops assignments whose results nobody uses.
         report = ops.depend(ops.cat((loss.reshape(1), terms, stop)), done)
@@ -298,22 +295,18 @@ class CLIFFTrainOneStepCell(nn.TrainOneStepCell):
         return report, self.skipped + 0
 
     def finish(self, learning_rate: Tensor, grads: tuple[Tensor, ...]) -> Tensor:
-        """Update everything with the step's gradients, or nothing if one is not finite."""
+        """Update everything with the step's summed gradients, or nothing if they are not finite."""
         grads = self.grad_reducer(grads)
-        finite = amp.all_finite(grads)
+        factor = 1 / (self.scale * self.accumulate)
+        squared_norm = ops.addn(self.map(_square, grads)).reshape(())
+        if self.clip_norm > 0:
+            factor = factor * (self.clip_norm / ops.maximum(ops.sqrt(squared_norm) * factor, self.clip_norm))
         # Every assignment's result is handed on: MindSpore 2.10 drops those in a branch that returns nothing of them.
-        if finite:
-            done = self.apply(learning_rate, self.clip(grads))
+        if squared_norm < _INFINITY:
+            done = self.apply(learning_rate, self.map(ops.partial(_scale, factor), grads))
         else:
             done = self.skip()
         return done
-
-    def clip(self, grads: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """Shorten the gradients, taken as one vector, to `clip_norm`."""
-        if self.clip_norm <= 0:
-            return grads
-        norm = ops.sqrt(ops.addn(self.map(_square, grads)))
-        return self.map(ops.partial(_scale, self.clip_norm / ops.maximum(norm, self.clip_norm)), grads)
 
     def apply(self, learning_rate: Tensor, grads: tuple[Tensor, ...]) -> Tensor:
         """One update of the optimiser, the moving average, the kept statistics and the loss scale."""
