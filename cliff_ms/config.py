@@ -169,6 +169,7 @@ class TrainConfig:
         steps: Optimiser updates.
         learning_rate: Of Adam.
         lr_drops: Fractions of `steps` at which the learning rate is divided by 10.
+        lr_anneal: Share of `steps`, the last ones, over which the learning rate also falls to zero, in a straight line.
         accumulate: Batches per update.
         clip_norm: Global norm that gradients are clipped to; 0 for none.
         precision: 'fp32', or 'fp16' (encoder and regressor; SMPL, camera and losses stay fp32).
@@ -187,6 +188,7 @@ class TrainConfig:
     steps: int = 244_000
     learning_rate: float = 1e-4
     lr_drops: tuple[float, ...] = (0.5,)
+    lr_anneal: float = 0.0
     accumulate: int = 1
     clip_norm: float = 0.0
     precision: str = "fp32"
@@ -207,6 +209,8 @@ class TrainConfig:
                 raise InputError(f"train.{name} must be at least 1, but got {getattr(self, name)}.")
         if not self.learning_rate > 0 or not 0 <= self.ema < 1:
             raise InputError("train.learning_rate must be positive, and train.ema at least 0 and below 1.")
+        if not 0 <= self.lr_anneal <= 1:
+            raise InputError(f"train.lr_anneal must be from 0 to 1, but got {self.lr_anneal}.")
 
 
 @dataclass(frozen=True)

@@ -92,8 +92,11 @@ def open_data(config: Config, body: Body, rank: int, world_size: int) -> Callabl
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:
-    """The learning rate of a step, counted from 1: divided by 10 after each of `lr_drops`."""
-    return config.learning_rate * 0.1 ** sum(step > drop * config.steps for drop in config.lr_drops)
+    """The learning rate of a step, counted from 1: `lr_drops` and `lr_anneal` of the configuration."""
+    drops = sum(step > drop * config.steps for drop in config.lr_drops)
+    left = (config.steps + 1 - step) / config.steps
+    annealed = min(1.0, left / config.lr_anneal) if config.lr_anneal else 1.0
+    return config.learning_rate * 0.1**drops * annealed
 
 
 class Trainer:

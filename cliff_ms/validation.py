@@ -63,7 +63,13 @@ class Validator:
         if not config.data.val and config.data.stream:
             known = config.data.focal_length == "known"
             stream = KeypointStream(
-                body, config.model.joint_set, size, config.train.seed, held_out=True, known_focal_length=known
+                body,
+                config.model.joint_set,
+                size,
+                config.train.seed,
+                held_out=True,
+                known_focal_length=known,
+                observation="clean",
             )
             batches = -(-HELD_OUT_SAMPLES // size)
             self._parts.append((stream.batch, batches, batches * size))

@@ -2,7 +2,7 @@
 
     python scripts/ablation.py [--seeds 3] [--steps 1000] [--output_dir model_zoo/ablation]
 
-Trains the three rows with the keypoint encoder (configs/cliff_keypoints.yaml, fewer steps, smaller batches), each seed
+Trains the three rows with the keypoint encoder (configs/cliff_keypoints.yaml, in fewer steps), each seed
 with the same data and budget for all rows; scores each on the bundled held-out people; then the same rows at one seed
 without known focal lengths, in training and at test. Writes ablation.json, table.md and ablation.svg.
 """
@@ -91,6 +91,9 @@ def _train(args: argparse.Namespace, focal: str, row: str, seed: int) -> Path:
             "data.focal_length": focal,
             "data.batch_size": 256,
             "train.steps": args.steps,
+            "train.learning_rate": 7e-4,
+            "train.lr_drops": [0.7, 0.9],
+            "train.lr_anneal": 0.0,
             "train.seed": seed,
             "train.val_every": 0,
             "train.picture_every": 0,

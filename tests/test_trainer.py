@@ -182,12 +182,19 @@ def test_event_file_is_tensorboards(tmp_path):
     assert records[2][9:] == b"\x10\xac\x02\x2a\x11\x0a\x0f\x0a\x08log/loss\x15" + struct.pack("<f", 0.5)
 
 
-def test_learning_rate_drops():
+@pytest.mark.parametrize(
+    ("drops", "anneal", "expected"),
+    [
+        ((0.5, 0.9), 0, [1e-3] * 5 + [1e-4] * 4 + [1e-5]),
+        ((), 1, np.linspace(1e-3, 1e-4, 10)),
+        ((0.5,), 0.4, [1e-3] * 5 + [1e-4] * 2 + [7.5e-5, 5e-5, 2.5e-5]),
+    ],
+)
+def test_learning_rate(drops, anneal, expected):
     from cliff_ms.trainer import learning_rate
 
-    config = TrainConfig(steps=10, learning_rate=1e-3, lr_drops=(0.5, 0.9))
-    rates = [learning_rate(config, step) for step in range(1, 11)]
-    np.testing.assert_allclose(rates, [1e-3] * 5 + [1e-4] * 4 + [1e-5])
+    config = TrainConfig(steps=10, learning_rate=1e-3, lr_drops=drops, lr_anneal=anneal)
+    np.testing.assert_allclose([learning_rate(config, step) for step in range(1, 11)], expected)
 
 
 def test_training_starts_from_weights(graph_mode, tmp_path):
