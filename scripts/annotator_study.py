@@ -68,7 +68,7 @@ def main() -> None:
     runtime.setup_device("CPU")
     folder, body = prepare_output_dir(args.output_dir), load_body()
     make_people(folder / "pretrain.npz", body, args.pool, seed=1, narrow=True)
-    make_people(folder / "target.npz", body, args.people, seed=2, narrow=False)
+    make_people(folder / "target.npz", body, args.people, seed=5, narrow=False)
     rows = annotations(folder, body, args.steps, args.eft_people)
     fresh = retrained(folder, body, args.fresh_steps)
     minutes = (time.perf_counter() - start) / 60
