@@ -68,7 +68,8 @@ def main() -> int:
     for title, rows in tables(result).items():
         print(f"\n{title}\n{cli.table(rows)}")
     network_s, outside_s = result["seconds"].values()
-    print(f"\nwithout the first batch, which compiles: {network_s:.1f} s network, {outside_s:.1f} s outside it")
+    if network_s:  # more than one batch
+        print(f"\nwithout the first batch, which compiles: {network_s:.1f} s network, {outside_s:.1f} s outside it")
     print("written:", *write_report(output, result, picture), *filter(None, [args.agora_zip]))
     return 0
 
