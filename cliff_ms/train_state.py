@@ -40,8 +40,8 @@ class Progress:
     best_mpjpe_mm: float | None = None
 
 
-def open_folder(output_dir: Path, config: Config, resume: bool) -> None:
-    """Make the folder of a new training, or check that of one to resume.
+def check_folder(output_dir: Path, config: Config, resume: bool) -> None:
+    """Check that a training may use a folder.
 
     Args:
         output_dir: OUTPUT_DIR.
@@ -50,16 +50,25 @@ def open_folder(output_dir: Path, config: Config, resume: bool) -> None:
 
     Raises:
         InputError: A new training in a used folder; nothing to resume, or another configuration (the message names the
-            keys); a folder that cannot be written.
+            keys).
     """
     file = output_dir / "config.yaml"
     if resume:
         _check_same_config(file, config)
     elif file.exists():
         raise InputError(f"'{output_dir}' already holds a training: go on with --resume, or choose another folder.")
+
+
+def open_folder(output_dir: Path, config: Config, resume: bool) -> None:
+    """Make the folder of a new training, or check that of one to resume; arguments as `check_folder`.
+
+    Raises:
+        InputError: What `check_folder` raises; a folder that cannot be written.
+    """
+    check_folder(output_dir, config, resume)
     prepare_output_dir(output_dir / "checkpoints")
     if not resume:
-        with atomic_path(file) as temporary:
+        with atomic_path(output_dir / "config.yaml") as temporary:
             temporary.write_text(yaml.safe_dump(to_dict(config), sort_keys=False), encoding="utf-8")
 
 

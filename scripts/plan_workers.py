@@ -2,7 +2,7 @@
 
     python scripts/plan_workers.py WORKERS|all DEVICE_TARGET CONFIG [train.py flags]
 
-Checks that the devices are there, that the configuration can be read and that the port is free.
+Checks that the devices are there, that configuration and output folder can be used and that the port is free.
 """
 
 import argparse
@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from cliff_ms import cli, runtime
 from cliff_ms.config import load_config
 from cliff_ms.errors import InputError
+from cliff_ms.train_state import check_folder
 
 
 def visible_devices(device_target: str) -> tuple[str, int]:
@@ -71,9 +72,11 @@ def main() -> None:
     parser.add_argument("device_target")
     parser.add_argument("config", type=Path)
     parser.add_argument("--output_dir", type=Path)
+    parser.add_argument("--resume", action="store_true")
     parser.add_argument("--set", nargs="+", action="extend", default=[])
     args, _ = parser.parse_known_args()
-    load_config(args.config, args.set)
+    config = load_config(args.config, args.set)
+    output_dir = args.output_dir or Path("outputs") / args.config.stem
     device, count = visible_devices(args.device_target)
     workers = (2 if device == "CPU" else count) if args.workers == "all" else args.workers
     if not str(workers).isdigit() or not 1 <= int(workers) <= count:
@@ -84,8 +87,9 @@ def main() -> None:
     port = os.environ.get("MASTER_PORT")
     if nodes > 1 and port is None:
         port = "8118"  # all machines must take the same
+    if rank == 0:
+        check_folder(output_dir, config, args.resume)
     port = free_port(port) if rank == 0 else int(port or 8118)
-    output_dir = args.output_dir or Path("outputs") / args.config.stem
     print(workers, device, port, output_dir)
 
 
