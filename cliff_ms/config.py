@@ -234,6 +234,20 @@ class Config:
     body: str = ""
 
 
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """YAML forbids a key to appear twice; PyYAML would silently take the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        seen: list = []  # a key need not be hashable; PyYAML says so later
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    problem=f"'{key.value}' appears twice", problem_mark=key.start_mark
+                )
+            seen.append(key.value)
+        return super().construct_mapping(node, deep)
+
+
 def load_config(path: str | Path, overrides: Sequence[str] = (), cls: type[Config] = Config) -> Config:
     """Read a YAML configuration.
 
@@ -246,20 +260,19 @@ def load_config(path: str | Path, overrides: Sequence[str] = (), cls: type[Confi
         The configuration, an instance of `cls`.
 
     Raises:
-        InputError: Missing or unreadable file, unknown or missing key, value of the wrong type.
+        InputError: Missing or unreadable file, unknown, missing or repeated key, value of the wrong type.
     """
     path = require_file(path, "Configuration")
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        with path.open(encoding="utf-8") as file:
+            values = yaml.load(file, _UniqueKeyLoader)
         for override in overrides:
             name, equals, value = override.partition("=")
-            section, dot, key = name.partition(".")
-            if not equals or not isinstance(values, dict):
+            *section, key = name.split(".", 1)
+            target = values.setdefault(section[0], {}) if section and isinstance(values, dict) else values
+            if not equals or not isinstance(target, dict):
                 raise InputError(f"'{override}': an override is section.key=value.")
-            if dot:
-                values.setdefault(section, {})[key] = yaml.safe_load(value)
-            else:
-                values[name] = yaml.safe_load(value)
+            target[key] = yaml.load(value, _UniqueKeyLoader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}.") from None
     return from_dict(cls, values, str(path))

@@ -54,6 +54,8 @@ def test_file_with_overrides_and_back(tmp_path):
         (["data.stream=true"], "either 'stream: true' or a list"),
         (["train.precision=bf16"], "must be one of fp32, fp16"),
         (["steps"], "an override is section.key=value"),
+        (["body=smpl.pkl", "body.name=a"], "an override is section.key=value"),
+        (["train={seed: 1, seed: 2}"], "'seed' appears twice"),
         (["train.steps=[1"], "is not YAML"),
     ],
 )
