@@ -15,7 +15,7 @@ import numpy as np
 
 from cliff_ms.data.readers.agora import LARGE_HW, AgoraImage, image_stem
 from cliff_ms.errors import InputError
-from cliff_ms.files import atomic_path, require_file
+from cliff_ms.files import atomic_path, read_npy, require_file
 from cliff_ms.keypoints import SMPL24
 
 WHERE_TO_GET_VERTICES = "utils/body_verts_smpl.npy of https://github.com/pixelite1201/agora_evaluation"
@@ -152,11 +152,8 @@ def load_body_vertices(path: str | Path) -> np.ndarray:
     path = Path(path)
     if not path.exists():
         raise InputError(f"There is no file '{path}': AGORA's MVE needs {WHERE_TO_GET_VERTICES}; put it there.")
-    try:
-        ids = np.load(require_file(path, "Vertex file"), allow_pickle=False)
-    except (ValueError, EOFError, OSError):
-        ids = None
-    if not isinstance(ids, np.ndarray) or ids.ndim != 1 or ids.dtype.kind not in "iu" or not len(ids):
+    ids = read_npy(require_file(path, "Vertex file"), "Vertex file")
+    if ids.ndim != 1 or ids.dtype.kind not in "iu" or not len(ids):
         raise InputError(f"'{path}' is no list of vertex numbers; AGORA's MVE needs {WHERE_TO_GET_VERTICES}.")
     if ids.min() < 0 or ids.max() >= _SMPL_VERTICES:
         raise InputError(f"'{path}': vertex numbers must be from 0 to {_SMPL_VERTICES - 1}, but go to {ids.max()}.")

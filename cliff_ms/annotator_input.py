@@ -16,7 +16,7 @@ from cliff_ms.data.crop import box_to_crop
 from cliff_ms.data.detections import MIN_CONFIDENCE, MIN_JOINTS, box_around, read_keypoints
 from cliff_ms.data.pictures import Picture
 from cliff_ms.errors import InputError
-from cliff_ms.files import read_json, require_file
+from cliff_ms.files import read_json, read_npz, require_file
 from cliff_ms.keypoints import COCO17, JOINT_SETS, SPIN24
 from cliff_ms.media import find_inputs
 
@@ -112,7 +112,7 @@ def _from_annotations(path: Path) -> Columns:
 
 def _given_ids(path: Path, count: int) -> np.ndarray:
     """The column `annot_id` of an npz, else the rows."""
-    ids = np.load(path).get("annot_id") if path.suffix == ".npz" else None
+    ids = read_npz(path, "Annotation file", ("annot_id",)).get("annot_id") if path.suffix == ".npz" else None
     if ids is not None and ids.shape != (count,):
         raise InputError(f"Annotation file '{path}': 'annot_id' must have shape ({count},), but has {ids.shape}.")
     return np.arange(count) if ids is None else ids

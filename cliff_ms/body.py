@@ -1,19 +1,19 @@
 """Body files in SMPL format: the bundled npz, SMPL npz, and the original SMPL pickles, read into plain arrays."""
 
-import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from cliff_ms.errors import InputError
+from cliff_ms.files import read_npy, read_npz
 from cliff_ms.keypoints import EXTRA21, REGRESSOR_JOINTS, SMPL24
 from cliff_ms.pickles import read_pickle, to_array
 
 BUNDLED_BODY = Path(__file__).resolve().parent.parent / "model_zoo" / "body" / "neutral.npz"
 WHERE_TO_GET_SMPL = (
     "register at https://smpl.is.tue.mpg.de, download SMPL for Python and pass the path of the .pkl file "
-    "(for example SMPL_NEUTRAL.pkl), or leave --body out to use the bundled free body"
+    "(for example SMPL_NEUTRAL.pkl)"
 )
 # The vertices behind smplx's 21 extra joints (nose ... right pinky) are a property of SMPL's mesh, which its own files
 # do not state. Other bodies carry theirs.
@@ -81,7 +81,7 @@ def load_body(path: str | Path | None = None) -> Body:
     if not path.is_file():
         raise InputError(f"There is no body file at {path}: {WHERE_TO_GET_SMPL}.")
     if path.suffix == ".npz":
-        arrays = _read_npz(path)
+        arrays = read_npz(path, "Body file")
     elif path.suffix == ".pkl":
         arrays = read_pickle(path)
     else:
@@ -151,7 +151,7 @@ def _regressors(arrays: dict, path: Path, count: int) -> dict[str, np.ndarray]:
         if key in arrays:
             where, array = f"{path}: '{key}'", to_array(arrays[key], path, key)
         elif path != BUNDLED_BODY and beside.is_file():
-            where, array = f"{beside}: the regressor", np.load(beside, allow_pickle=False)
+            where, array = f"{beside}: the regressor", to_array(read_npy(beside, "Joint regressor"), beside, key)
         else:
             continue
         if array.shape != (len(joints), count):
@@ -161,11 +161,3 @@ def _regressors(arrays: dict, path: Path, count: int) -> dict[str, np.ndarray]:
             )
         found[name] = array.astype(np.float32)
     return found
-
-
-def _read_npz(path: Path) -> dict:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return {key: file[key] for key in file.files}
-    except (zipfile.BadZipFile, ValueError, EOFError, OSError) as error:
-        raise InputError(f"{path}: not a readable .npz file, or truncated ({error}).") from None

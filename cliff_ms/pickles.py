@@ -31,7 +31,7 @@ def read_pickle(path: Path) -> dict:
         raise InputError(f"{path}: {error}.") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}).") from None
-    except (pickle.UnpicklingError, EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+    except Exception as error:  # a damaged pickle can make the unpickler raise anything
         raise InputError(f"{path}: not a readable pickle, or truncated ({error}).") from None
     if not isinstance(content, dict):
         raise InputError(f"{path}: expected a pickled dict of arrays, but got {type(content).__name__}.")

@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from cliff_ms import cli, runtime
 from cliff_ms.engine import HELD_OUT, load_network
-from cliff_ms.files import atomic_path, prepare_output_dir
+from cliff_ms.files import atomic_path, claim_folder, prepare_output_dir
 from cliff_ms.protocols import find_protocol, load_bodies
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -54,6 +54,7 @@ def main() -> int:
     """Train, score, write."""
     args = parse_args()
     prepare_output_dir(args.output_dir)
+    claim_folder(prepare_output_dir(args.work_dir), {"steps": args.steps})
     runs = [("known", seed) for seed in range(args.seeds)] + [("estimated", 0)]
     weights = {(focal, row, seed): _train(args, focal, row, seed) for focal, seed in runs for row in ROWS}
     runtime.setup_device("CPU")

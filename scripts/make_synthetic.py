@@ -9,7 +9,6 @@ same command again to go on after an interruption. A seed gives the same files w
 """
 
 import argparse
-import json
 import multiprocessing
 import os
 import shutil
@@ -28,11 +27,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from cliff_ms import cli
 from cliff_ms.body import load_body
 from cliff_ms.errors import InputError
-from cliff_ms.files import atomic_path, prepare_output_dir, read_json
+from cliff_ms.files import atomic_path, claim_folder, prepare_output_dir
 from cliff_ms.media import IMAGE_EXTENSIONS, write_image
 from cliff_ms.synthetic.scene import SceneMaker
 
-_ANNOTATIONS, _SETTINGS = "annotations.npz", "settings.json"
+_ANNOTATIONS = "annotations.npz"
 _JPEG_QUALITY = (70, 96)
 _maker: SceneMaker  # of this worker
 
@@ -58,7 +57,8 @@ def main() -> None:
     photos = _find_photos(args.backgrounds) if args.backgrounds else []
     load_body(args.body)  # a wrong file is reported once, and before anything is started
     output_dir = prepare_output_dir(args.output_dir)
-    _check_settings(args, photos)
+    settings = {key: getattr(args, key) for key in ("images", "seed", "shard_size")}
+    claim_folder(output_dir, {**settings, "body": str(args.body), "backgrounds": [photo.name for photo in photos]})
     shards = [range(k, min(k + args.shard_size, args.images)) for k in range(0, args.images, args.shard_size)]
     folders = [output_dir / f"shard_{k:05d}" for k in range(len(shards))]
     todo = [(shard, folder) for shard, folder in zip(shards, folders, strict=True) if not folder.is_dir()]
@@ -83,23 +83,6 @@ def _find_photos(folder: Path) -> list[Path]:
     if not photos:
         raise InputError(f"The folder of photos '{folder}' holds no image ({', '.join(IMAGE_EXTENSIONS)}).")
     return photos
-
-
-def _check_settings(args: argparse.Namespace, photos: list[Path]) -> None:
-    """Remember what the folder is made of; refuse to mix two data sets."""
-    settings = {key: getattr(args, key) for key in ("images", "seed", "shard_size")}
-    settings["body"] = str(args.body)
-    settings["backgrounds"] = [photo.name for photo in photos]
-    path = args.output_dir / _SETTINGS
-    if path.exists():
-        if read_json(path, "Settings") != settings:
-            raise InputError(
-                f"'{args.output_dir}' holds pictures that were made with other options (see '{path}'): give the same "
-                "ones to go on, or another --output_dir."
-            )
-        return
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(settings, indent=1) + "\n")
 
 
 def _make_shard(pool: ProcessPoolExecutor, seed: int, shard: range, folder: Path) -> None:

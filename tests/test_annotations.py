@@ -170,7 +170,7 @@ WRONG = {
     "no pose": (lambda a: a.pop("pose"), "has_smpl is 1, but key 'pose' is missing"),
     "empty": (lambda a: a.update({k: v[:0] for k, v in a.items()}), "holds no rows"),
     "no joint set": (lambda a: a.update(input_keypoints=np.zeros((3, 17, 3))), "needs an 'input_joint_set'"),
-    "pickled": (lambda a: a.update(pose=np.array([{}] * 3, dtype=object)), "is no npz or json"),
+    "pickled": (lambda a: a.update(pose=np.array([{}] * 3, dtype=object)), "damaged or not an npz"),
 }
 
 
@@ -209,8 +209,8 @@ def test_files_that_are_none(tmp_path):
     path = write(tmp_path, spin_arrays())
     data = path.read_bytes()
     for content, message in [
-        (data[: len(data) // 2], "is no npz or json"),
-        (b"hello, this is text", "is no npz or json"),
+        (data[: len(data) // 2], "damaged or not an npz"),
+        (b"hello, this is text", "damaged or not an npz"),
         (b"[1, 2]", "not EFT's"),
         (b'{"people": []}', "no list 'data'"),
         (b'{"data": [', "is not JSON"),
@@ -220,5 +220,5 @@ def test_files_that_are_none(tmp_path):
         with pytest.raises(InputError, match=message):
             load_annotations(path)
     np.save(tmp_path / "array.npy", np.zeros(3))
-    with pytest.raises(InputError, match="is no npz"):
+    with pytest.raises(InputError, match="not an npz file"):
         load_annotations(tmp_path / "array.npy")

@@ -18,7 +18,7 @@ ALLOWED = {
     "runtime": set(),
     "config": {"files"},
     "pickles": set(),
-    "body": {"keypoints", "pickles"},
+    "body": {"files", "keypoints", "pickles"},
     "models.smpl": {"body", "rotation"},
     "models.resnet": set(),
     "models.hrnet": {"models.resnet"},

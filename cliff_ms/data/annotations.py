@@ -12,8 +12,6 @@ A file is recognised by what it holds. N is the number of people, one per row, c
 it is in either case, and the width of the crop follows from the network's input.
 """
 
-import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +19,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from cliff_ms.errors import InputError
-from cliff_ms.files import atomic_path, normalise_name, read_json, require_file
+from cliff_ms.files import atomic_path, normalise_name, read_json, read_npz, require_file
 from cliff_ms.keypoints import JOINT_SETS, SMPL24, SPIN24
 
 _PIXELS_PER_SCALE = 200  # SPIN's and the authors' unit of `scale`
@@ -89,7 +87,7 @@ def load_annotations(path: str | Path) -> Annotations:
             names the file, the key and the first such row.
     """
     path = require_file(path, "Annotation file")
-    columns = _Columns(path, _read_eft(path) if _is_json(path) else _read_npz(path))
+    columns = _Columns(path, _read_eft(path) if _is_json(path) else read_npz(path, "Annotation file", _KEYS))
     return _from_bedlam(columns) if "pose_cam" in columns else _from_spin(columns)
 
 
@@ -192,7 +190,10 @@ class _Columns:
         strings = self._required(key)
         if strings.ndim != 1 or strings.dtype.kind not in "US":
             raise self._error(key, f"must be a list of strings, but has shape {strings.shape}, type {strings.dtype}")
-        return strings.astype(np.str_)
+        try:
+            return np.char.decode(strings, "utf-8") if strings.dtype.kind == "S" else strings
+        except UnicodeDecodeError as error:
+            raise self._error(key, f"holds bytes that are not UTF-8 ({error})") from None
 
     def _error(self, key: str, problem: str, row: str = "") -> InputError:
         return InputError(f"Annotation file '{self.path}'{row}: '{key}' {problem}.")
@@ -312,14 +313,6 @@ def _checked(columns: _Columns, **values: np.ndarray | str | None) -> Annotation
 def _is_json(path: Path) -> bool:
     with open(path, "rb") as file:
         return file.read(64).lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"{", b"[")
-
-
-def _read_npz(path: Path) -> dict[str, np.ndarray]:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return {key: file[key] for key in file.files if key in _KEYS}
-    except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, OSError, AttributeError, TypeError) as error:
-        raise InputError(f"Annotation file '{path}' is no npz or json that can be read ({error}).") from None
 
 
 def _read_eft(path: Path) -> dict[str, np.ndarray]:

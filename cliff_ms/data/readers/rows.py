@@ -4,7 +4,6 @@ import hashlib
 import json
 import logging
 import shutil
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +13,7 @@ from tqdm import tqdm
 
 from cliff_ms.data.annotations import Annotations
 from cliff_ms.errors import InputError
-from cliff_ms.files import atomic_path, prepare_output_dir
+from cliff_ms.files import atomic_path, prepare_output_dir, read_npz
 from cliff_ms.keypoints import SPIN24
 
 _PROBED_IMAGES = 100
@@ -249,9 +248,8 @@ def _load(path: Path) -> Rows | None:
     if not path.is_file():
         return None
     try:
-        with np.load(path, allow_pickle=False) as file:
-            columns = {key: file[key] for key in file.files}
-    except (zipfile.BadZipFile, ValueError, EOFError, OSError):
+        columns = read_npz(path, "Part")
+    except InputError:
         log.warning("%s cannot be read; the part is read again", path)
         return None
     return Rows(columns, json.loads(str(columns.pop("dropped"))))
