@@ -13,7 +13,7 @@ from cliff_ms.checkpoint import (
     side_car,
 )
 from cliff_ms.cli import run
-from cliff_ms.errors import InputError
+from cliff_ms.files import check_not_overwritten
 
 
 def parse_args() -> argparse.Namespace:
@@ -40,8 +40,7 @@ def main() -> None:
     """Convert, and say what was recognised and written."""
     args = parse_args()
     check_output(args.target, WEIGHT_SUFFIXES if args.to == "mindspore" else TORCH_SUFFIXES)
-    if args.source.resolve() == args.target.resolve():
-        raise InputError(f"SRC and DST are the same file, {args.source}: give DST another name.")
+    check_not_overwritten(args.target, {"SRC": args.source})
     if args.to == "mindspore":
         arrays, meta = torch_weights.to_mindspore(args.source, args.dialect)
         save_weights(args.target, arrays, meta)

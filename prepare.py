@@ -31,7 +31,7 @@ _OPTIONS = {
         "help": "size of your images relative to the download; CLIFF's were 0.5",
     },
     "fits": {"type": Path, "help": "folder neutrSMPL_H3.6 of the MoSh bodies"},
-    "extract": {"action": "store_true", "help": "write the frames of the videos that the rows name"},
+    "extract": {"action": "store_true", "help": "write the frames that the rows name, unless they are there"},
     "spin_frames": {
         "action": "store_true",
         "help": "with --extract: take the frame after each pose, as SPIN's test set does by mistake",
@@ -61,7 +61,7 @@ def main() -> None:
     """Read, merge, write, and say what was kept."""
     args = parse_args()
     dataset: Dataset = DATASETS[args.dataset]
-    fits = load_fits(args.fits, args.fits_rows) if dataset.takes_fits and args.fits else None
+    fits = load_fits(args.fits, args.fits_rows, args.output) if dataset.takes_fits else None
     options = {option: getattr(args, option) for option in dataset.options}
     parts = dataset.read(args.root, args.split, **options)
     rows = collect(parts, args.output, {"dataset": args.dataset, "root": args.root, "split": args.split, **options})

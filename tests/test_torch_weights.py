@@ -295,7 +295,7 @@ def test_command_line_says_what_is_wrong(tmp_path, monkeypatch, capsys):
         (("mindspore", "none.pt", "b.ckpt"), "No such file"),
         (("torch", "a.safetensors", "b.ckpt"), "b.ckpt must end in .pt or .pth"),
         (("torch", "a.pt", "b.pt"), "is a PyTorch file"),
-        (("torch", "a.pt", "a.pt"), "same file"),
+        (("torch", "a.pt", "a.pt"), "would be overwritten"),
         (("torch", "a.safetensors", "b.pt"), "do not fit the network res18"),
         (("torch", "a.safetensors", "b.pt", "--dialect", "hmr"), "'hmr' can only be read"),
     ):

@@ -75,8 +75,8 @@ def read(root: Path, split: str) -> list[Part]:
     Kept are valid people of at most 70 % occlusion to train and 90 % to evaluate, at least 8 of whose first 25 joints
     lie inside the image. The box is that of these joints, enlarged by 1.2 to fill CLIFF's 4:3 crop. `pose` is relative
     to the camera and `betas` are the neutral model's; has_smpl is 0 for kids, whose shape the 10 betas cannot express,
-    and in the validation split if there are no fits. `group` is 'adult' or 'kid'. The small image is taken where there
-    are both.
+    and in the validation split if there are no fits. There is no `keypoints3d`: the hips that SPIN's joints are
+    compared from are not among AGORA's. `group` is 'adult' or 'kid'. The small image is taken where there are both.
 
     Args:
         root: Holds the dataframes and images, in any folders, and `smpl_gt`.
@@ -261,7 +261,6 @@ def _rows(
         "center": center,
         "size": size,
         "keypoints2d": place(scale * image.joints2d, _JOINTS),
-        "keypoints3d": place(image.joints - image.joints[:, :1], _JOINTS),
         "pose": pose,
         "betas": betas,
         "has_smpl": has_smpl,

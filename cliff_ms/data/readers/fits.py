@@ -8,23 +8,32 @@ import numpy as np
 
 from cliff_ms.data.annotations import Annotations, load_annotations
 from cliff_ms.errors import InputError
-from cliff_ms.files import require_file
+from cliff_ms.files import check_not_overwritten, read_npy, read_npz, require_file
 
 _SAME_PERSON = 2.0  # px; how far the same person's keypoints in both files may be apart, on average
 _FEWEST_JOINTS = 4  # known in both
 
 
-def load_fits(path: Path, rows_of: Path | None = None) -> Annotations:
+def load_fits(path: Path | None, rows_of: Path | None, output: Path) -> Annotations | None:
     """Read fitted bodies with the keypoints that they belong to.
 
     Args:
         path: An annotation file with bodies (cliffGT's or SPIN's npz, EFT's json); or SPIN's `*_fits.npy`, (N, 82)
             numbers of pose and shape; or SPIN's `mpi-inf-3dhp_mview_fits.npz` with `pose shape has_smpl`.
         rows_of: For the last two, whose rows have no names: SPIN's npz with the same rows.
+        output: What will be written, which must be neither of them.
+
+    Returns:
+        The bodies; None if neither file is given.
 
     Raises:
         InputError: Missing, damaged or foreign file, or files of different length.
     """
+    if path is None and rows_of is None:
+        return None
+    if path is None:
+        raise InputError("--fits_rows says whose the bodies of --fits are: give --fits too.")
+    check_not_overwritten(output, {"--fits": path, "--fits_rows": rows_of})
     path = require_file(path, "Fits")
     arrays = _nameless(path)
     if arrays is None:
@@ -86,22 +95,20 @@ def merge(annotations: Annotations, fits: Annotations) -> tuple[Annotations, int
 
 def _nameless(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
     """Pose, betas and has_smpl of a file that holds nothing else."""
-    try:
-        if path.suffix == ".npy":
-            array = np.load(path, allow_pickle=False)
-            if array.ndim != 2 or array.shape[1] != 82:
-                raise InputError(f"--fits '{path}' must have shape (N, 82), pose and shape, but has {array.shape}.")
-            return array[:, :72], array[:, 72:], np.ones(len(array))
-        if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as file:
-                if "imgname" not in file.files and {"pose", "shape"} <= set(file.files):
-                    pose, betas = file["pose"].reshape(-1, 72), file["shape"].reshape(-1, 10)
-                    return pose, betas, file["has_smpl"] if "has_smpl" in file.files else np.ones(len(pose))
-    except InputError:
-        raise
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"--fits '{path}' cannot be read ({error}).") from None
-    return None
+    if path.suffix == ".npy":
+        array = read_npy(path, "Fits")
+        if array.ndim != 2 or array.shape[1] != 82:
+            raise InputError(f"--fits '{path}' must have shape (N, 82), pose and shape, but has {array.shape}.")
+        return array[:, :72], array[:, 72:], np.ones(len(array))
+    if path.suffix != ".npz":
+        return None
+    arrays = read_npz(path, "Fits", ("imgname", "pose", "shape", "has_smpl"))
+    if "imgname" in arrays or not {"pose", "shape"} <= arrays.keys():
+        return None
+    if arrays["pose"].size % 72 or arrays["shape"].size % 10:
+        raise InputError(f"--fits '{path}': 'pose' must hold 72 and 'shape' 10 numbers of each person.")
+    pose, betas = arrays["pose"].reshape(-1, 72), arrays["shape"].reshape(-1, 10)
+    return pose, betas, arrays.get("has_smpl", np.ones(len(pose)))
 
 
 def _match(annotations: Annotations, fits: Annotations) -> np.ndarray:

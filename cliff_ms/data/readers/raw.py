@@ -1,6 +1,7 @@
 """Raw files of data sets opened: MATLAB's two formats, CDF, frames of videos. Libraries are loaded when needed."""
 
 import importlib
+import logging
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,6 +18,8 @@ from cliff_ms.video import VideoReader
 
 if TYPE_CHECKING:
     import h5py
+
+log = logging.getLogger("cliff_ms")
 
 
 def optional_module(name: str) -> ModuleType:
@@ -106,22 +109,21 @@ def read_cdf(path: Path, key: str, *shape: int) -> np.ndarray:
     return array.reshape(-1, *shape)
 
 
-def extract_frames(video: Path, images: Mapping[int, Path]) -> int:
+def extract_frames(video: Path, images: Mapping[int, Path]) -> None:
     """Write frames of a video as pictures; those that are there already are left as they are.
+
+    Frames that the video does not have are logged.
 
     Args:
         video: The video.
         images: Number of the frame, from 0 -> the picture to write.
-
-    Returns:
-        How many of the frames the video does not have.
 
     Raises:
         InputError: If the video cannot be read or a folder cannot be written.
     """
     wanted = {index: path for index, path in images.items() if not path.is_file()}
     if not wanted:
-        return 0
+        return
     last = max(wanted)
     with VideoReader(video) as frames:
         for index, image in enumerate(frames):
@@ -131,4 +133,5 @@ def extract_frames(video: Path, images: Mapping[int, Path]) -> int:
                 write_image(path, image, 95)
             if index >= last:
                 break
-    return len(wanted)
+    if wanted:
+        log.warning("%s ends before %d of the frames that were annotated", video, len(wanted))
