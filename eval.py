@@ -61,7 +61,7 @@ def main() -> int:
     from cliff_ms.evaluate import Job, evaluate, tables, write_report
 
     print(f"{args.dataset}, protocol '{protocol.name}' ({protocol.source})\nweights: {meta.origin}")
-    print(f"engine: {args.engine} on {device}")
+    print(f"engine: {args.engine}; device of MindSpore: {device}")
     same = "body body_dir keypoints engine batch_size agora_root agora_zip".split()
     job = Job(protocol, ckpt, annotations, image_dir, **{name: getattr(args, name) for name in same})
     result, picture = evaluate(job, args.visualize)

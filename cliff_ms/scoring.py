@@ -24,6 +24,7 @@ from cliff_ms.data.detections import boxes_from_keypoints
 from cliff_ms.data.loader import Batch, load_batches
 from cliff_ms.data.source import BATCH_FIELDS, Source, collate
 from cliff_ms.errors import InputError
+from cliff_ms.files import read_npz
 from cliff_ms.keypoints import H36M17, JOINT_SETS, SMPL45, convert_keypoints
 from cliff_ms.metrics import auc, mpjpe, pa_mpjpe, pck, pve, rotation_error
 from cliff_ms.models.regressor import standing_mean_params
@@ -33,6 +34,7 @@ from cliff_ms.protocols import LSP14, MOCAP_OF_H36M17, PELVIS, Protocol, scored_
 from cliff_ms.rotation import rot6d_to_rotmat
 
 _WORKERS = 2  # loader threads: together they decode faster than a network on a processor reads
+_PELVIS = [H36M17.index(name) for name in PELVIS]
 _REGRESSED = len(SMPL45)  # where the joints of the H36M regressor begin
 
 Errors = dict[str, np.ndarray]  # name of a metric -> (N,)
@@ -125,7 +127,8 @@ class EvalData:
             raise InputError(f"--keypoints {which} is for keypoint models; these weights read pixels.")
         joint_set = which if which in JOINT_SETS else self.annotations.input_joint_set
         key, shape = f"input_keypoints_{which}", (len(self.annotations), len(JOINT_SETS[joint_set]), 3)
-        if not zipfile.is_zipfile(path) or key not in (arrays := np.load(path)).files:
+        arrays = read_npz(path, "Annotation file", (key,)) if zipfile.is_zipfile(path) else {}
+        if key not in arrays:
             raise InputError(f"Annotation file '{path}': key '{key}' is missing, which --keypoints {which} reads.")
         if arrays[key].shape != shape or not np.isfinite(arrays[key]).all():
             raise InputError(f"Annotation file '{path}': '{key}' must be finite numbers of shape {shape}.")
@@ -195,14 +198,18 @@ class Scores:
 
 @dataclass(frozen=True, eq=False)
 class _Posed:
-    """Bodies: rotmats (B, 24, 3, 3), joints (B, 17, 3), vertices (B, V, 3); None where they are not known."""
+    """Bodies: joints (B, 17, 3), rotmats (B, 24, 3, 3), vertices (B, V, 3) and their body's pelvis (B, 1, 3).
+
+    None where they are not known. Vertices may be of another body than the joints.
+    """
 
     joints: np.ndarray
     rotmats: np.ndarray | None = None
     vertices: np.ndarray | None = None
+    pelvis: np.ndarray | None = None
 
     def first(self, count: int) -> "_Posed":
-        arrays = (self.joints, self.rotmats, self.vertices)
+        arrays = (self.joints, self.rotmats, self.vertices, self.pelvis)
         return _Posed(*(array if array is None else array[:count] for array in arrays))
 
 
@@ -273,13 +280,15 @@ class Evaluator:
         if self._protocol.truth == "neutral" or gender is None:
             gender = np.full(len(batch[0]), "n")
         vertices, joints = self.pose(fields["betas"], fields["rotmats"], gender)
-        return _Posed(joints, fields["rotmats"], vertices)
+        return _Posed(joints, fields["rotmats"], vertices, joints[:, _PELVIS])
 
     def _prediction(self, betas: np.ndarray, rotmats: np.ndarray, gender: np.ndarray | None) -> _Posed:
         vertices, joints = self.pose(betas, rotmats, np.full(len(betas), "n"))
-        if self._protocol.pve == "gendered":
-            vertices = self.pose(betas, rotmats, gender)[0]
-        return _Posed(joints, rotmats, vertices)
+        pelvis = joints[:, _PELVIS]
+        if self._protocol.pve == "gendered" and gender is not None:
+            vertices, of_gender = self.pose(betas, rotmats, gender)
+            pelvis = of_gender[:, _PELVIS]
+        return _Posed(joints, rotmats, vertices, pelvis)
 
     def _errors(self, pred: _Posed, truth: _Posed) -> Errors:
         """Metrics of the protocol, (n,) each."""
@@ -289,8 +298,7 @@ class Evaluator:
         pair = pred_joints[:, evaluated], true_joints[:, evaluated]
         errors = {"mpjpe_mm": mpjpe(*pair), "pa_mpjpe_mm": pa_mpjpe(*pair)}
         if protocol.pve:
-            pelvis = [H36M17.index(name) for name in PELVIS]
-            errors["pve_mm"] = pve(*(posed.vertices - posed.joints[:, pelvis] for posed in (pred, truth)))
+            errors["pve_mm"] = pve(*(posed.vertices - posed.pelvis for posed in (pred, truth)))
             errors["pve_raw_mm"] = pve(pred.vertices, truth.vertices)
         if truth.rotmats is not None:
             errors["global_rotation_deg"] = rotation_error(pred.rotmats[:, 0], truth.rotmats[:, 0])
