@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import json
+import math
 import types
 import typing
 from collections.abc import Sequence
@@ -23,6 +24,15 @@ JOINT_SETS = ("coco17", "openpose25")
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
         raise InputError(f"{name} must be one of {', '.join(choices)}, but got '{value}'.")
+
+
+def _check_range(section: str, config: object, names: str, low: float, high: float = math.inf) -> None:
+    """Refuse numbers outside [low, high], infinite ones and NaN."""
+    for name in names.split():
+        value = getattr(config, name)
+        if not (math.isfinite(value) and low <= value <= high):
+            bounds = f"from {low} to {high}" if high < math.inf else f"at least {low}, and finite"
+            raise InputError(f"{section}.{name} must be {bounds}, but got {value}.")
 
 
 @dataclass(frozen=True)
@@ -56,6 +66,9 @@ class ModelConfig:
         _check_choice("model.joint_set", self.joint_set, JOINT_SETS)
         if min(self.crop_hw) < 32:
             raise InputError(f"model.crop_hw must be at least 32 x 32 px, but got {list(self.crop_hw)}.")
+        if self.encoder == "hr48" and (self.crop_hw[0] % 32 or self.crop_hw[1] % 32):
+            raise InputError(f"model.crop_hw must be multiples of 32 px for hr48, but got {list(self.crop_hw)}.")
+        _check_range("model", self, "width", 0.01)
 
 
 @dataclass(frozen=True)
@@ -72,6 +85,9 @@ class SourceConfig:
     image_dir: str = ""
     weight: float = 1.0
 
+    def __post_init__(self) -> None:
+        _check_range("data", self, "weight", 0, 1)
+
 
 @dataclass(frozen=True)
 class DataConfig:
@@ -83,8 +99,8 @@ class DataConfig:
         val: Sources for validation; empty for a fixed held-out part of the stream.
         focal_length: 'known' takes those of `train` and the stream where they are known; 'estimated' takes none, and
             computes all from the image size, section 3.3 of the paper.
-        batch_size: Samples per optimiser update and worker, before accumulation.
-        workers: Loader processes per rank.
+        batch_size: Samples per batch and worker; an update takes `train.accumulate` batches.
+        workers: Threads that load, of each worker; 0 loads between the steps.
         bad_image: 'stop' or 'skip' (another sample takes its place, and it is logged) when an image cannot be read.
     """
 
@@ -117,7 +133,7 @@ class AugmentConfig:
         rotation_prob: Probability of rotating at all.
         rotate_about: 'image' rolls the camera, exact everywhere in the frame; 'crop' leaves the box where it is and
             turns only the body, as SPIN does, exact on the optical axis only.
-        scale: Standard deviation of the factor on the box size, clipped at once that.
+        scale: Standard deviation of the factor on the box size, clipped to within one of them.
         noise: Each colour channel is multiplied by U(1 - noise, 1 + noise).
         occlusion: Probability of pasting occluders (Sarandi et al.).
         occluders: Folder of RGBA cut-outs; empty for shapes drawn on the fly.
@@ -136,6 +152,9 @@ class AugmentConfig:
 
     def __post_init__(self) -> None:
         _check_choice("augment.rotate_about", self.rotate_about, ("image", "crop"))
+        _check_range("augment", self, "flip rotation_prob noise occlusion crop", 0, 1)
+        _check_range("augment", self, "scale", 0, 0.9)
+        _check_range("augment", self, "rotation", 0)
 
 
 @dataclass(frozen=True)
@@ -160,6 +179,9 @@ class LossConfig:
     vertices: float = 0.0
     camera: float = 1.0
 
+    def __post_init__(self) -> None:
+        _check_range("loss", self, "total keypoints2d keypoints3d pose betas vertices camera", 0)
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -174,7 +196,8 @@ class TrainConfig:
         clip_norm: Global norm that gradients are clipped to; 0 for none.
         precision: 'fp32', or 'fp16' (encoder and regressor; SMPL, camera and losses stay fp32).
         loss_scale: Fixed factor, or 0 for a dynamic one; matters with 'fp16' only.
-        ema: Decay of the moving average of the weights that is validated and saved as best; 0 for none.
+        ema: Decay of the moving average of the weights, which is what is validated, drawn and saved as best and
+            final; 0 for none.
         pretrained: Weights to start from, of an encoder or a whole model; empty for none.
         freeze_norm: BatchNorm uses its running statistics and leaves them as they are, and nothing is dropped out: for
             finetuning. Scales and shifts still learn.
@@ -204,13 +227,14 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         _check_choice("train.precision", self.precision, ("fp32", "fp16"))
-        for name in ("steps", "accumulate", "save_every", "keep"):
-            if getattr(self, name) < 1:
-                raise InputError(f"train.{name} must be at least 1, but got {getattr(self, name)}.")
-        if not self.learning_rate > 0 or not 0 <= self.ema < 1:
+        _check_range("train", self, "steps accumulate save_every keep", 1)
+        _check_range("train", self, "clip_norm loss_scale val_every picture_every", 0)
+        _check_range("train", self, "seed", 0, 2**32 - 1)
+        _check_range("train", self, "lr_anneal", 0, 1)
+        if not 0 < self.learning_rate < math.inf or not 0 <= self.ema < 1:
             raise InputError("train.learning_rate must be positive, and train.ema at least 0 and below 1.")
-        if not 0 <= self.lr_anneal <= 1:
-            raise InputError(f"train.lr_anneal must be from 0 to 1, but got {self.lr_anneal}.")
+        if not all(0 <= drop <= 1 for drop in self.lr_drops):
+            raise InputError(f"train.lr_drops are shares of the steps, from 0 to 1, but got {list(self.lr_drops)}.")
 
 
 @dataclass(frozen=True)

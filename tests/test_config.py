@@ -57,6 +57,15 @@ def test_file_with_overrides_and_back(tmp_path):
         (["body=smpl.pkl", "body.name=a"], "an override is section.key=value"),
         (["train={seed: 1, seed: 2}"], "'seed' appears twice"),
         (["train.steps=[1"], "is not YAML"),
+        (["train.lr_drops=[122000]"], "train.lr_drops are shares of the steps"),
+        (["augment.flip=50"], "augment.flip must be from 0 to 1, but got 50.0"),
+        (["augment.scale=2"], "augment.scale must be from 0 to 0.9"),
+        (["data.train=[{annotations: a.npz, weight: 1.5}, {annotations: b.npz, weight: -0.5}]"], "data.weight must be"),
+        (["data.train=[{annotations: a.npz, weight: .nan}]"], "data.weight must be from 0 to 1, but got nan"),
+        (["loss.vertices=-1"], "loss.vertices must be at least 0"),
+        (["train.seed=-1"], "train.seed must be from 0"),
+        (["model.width=0"], "model.width must be at least 0.01"),
+        (["model={encoder: hr48, crop_hw: [64, 48]}"], "multiples of 32 px"),
     ],
 )
 def test_mistakes_in_files_are_named(tmp_path, overrides, message):
