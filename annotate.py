@@ -39,8 +39,8 @@ def main() -> int:
     from cliff_ms.annotator_report import summarise, write_contact_sheet
 
     job = Job(load_annotator_config(args.config), args.ckpt, args.annotations, args.image_dir, args.output)
-    target = check_job(job)
     body = load_body(job.config.body or None)
+    target = check_job(job, body)
     print(f"{len(target['imgname'])} people in {len(np.unique(target['imgname']))} images, on {device}")
     code = annotate(job, body)
     if code:

@@ -29,18 +29,18 @@ from mindspore import Tensor
 from cliff_ms import camera
 from cliff_ms.annotator_input import Columns, read_target
 from cliff_ms.body import BUNDLED_BODY, Body
-from cliff_ms.checkpoint import load_model, load_side_car, side_car
+from cliff_ms.checkpoint import check_body, load_model, load_side_car, side_car
 from cliff_ms.config import AugmentConfig, Config, SourceConfig, load_config, to_dict
 from cliff_ms.data.dataset import EvalDataset
 from cliff_ms.data.loader import load_batches
 from cliff_ms.engine import check_model
 from cliff_ms.errors import InputError
-from cliff_ms.files import atomic_path, prepare_output_dir
-from cliff_ms.keypoints import LSP_EXTRA9, SMPL45, SPIN24, index_map
+from cliff_ms.files import atomic_path, check_not_overwritten, claim_folder, prepare_output_dir
+from cliff_ms.keypoints import SPIN24
 from cliff_ms.models.smpl import SMPL
 from cliff_ms.predict import Network, mindspore_network
 from cliff_ms.rotation import rotmat_to_axis_angle
-from cliff_ms.train_step import build_smpl
+from cliff_ms.train_step import SPIN24_OF_SMPL, build_smpl
 from cliff_ms.trainer import train
 
 NO_AUGMENTATION = AugmentConfig(flip=0.0, rotation_prob=0.0, scale=0.0, noise=0.0)
@@ -49,7 +49,6 @@ NO_AUGMENTATION = AugmentConfig(flip=0.0, rotation_prob=0.0, scale=0.0, noise=0.
 # coefficient beyond the second.
 MAX_LOSS2D, MAX_BETA = 5e-4, 3.0
 _EFT_TERMS = 2 * 49
-_SPIN24_OF_SMPL = index_map(SMPL45 + LSP_EXTRA9, SPIN24)
 _PELVIS = SPIN24.index("pelvis_mpii")
 
 log = logging.getLogger("cliff_ms")
@@ -119,8 +118,12 @@ def load_annotator_config(path: Path) -> AnnotatorConfig:
     return load_config(path, ["data.train=[{annotations: prior.npz}]"], AnnotatorConfig)
 
 
-def check_job(job: Job) -> Columns:
+def check_job(job: Job, body: Body) -> Columns:
     """Check everything that was given, before anything slow happens.
+
+    Args:
+        job: What to annotate.
+        body: The body model.
 
     Returns:
         The people, see `annotator_input.read_target`.
@@ -130,7 +133,10 @@ def check_job(job: Job) -> Columns:
     """
     if job.output.suffix != ".npz":
         raise InputError(f"--output '{job.output}' must end in .npz.")
-    check_model(job.config, load_side_car(job.ckpt), str(job.ckpt))
+    check_not_overwritten(job.output, {"--annotations": job.annotations})
+    meta = load_side_car(job.ckpt)
+    check_model(job.config, meta, str(job.ckpt))
+    check_body(meta, body, str(job.ckpt))
     target = read_target(job.annotations, job.image_dir, job.config.model)
     if job.config.data.focal_length == "estimated":
         target.pop("focal_l", None)
@@ -250,7 +256,7 @@ def run_network(network: Network, smpl: SMPL, data: EvalDataset, workers: int) -
         finite = np.all([np.isfinite(a).reshape(len(a), -1).all(1) for a in (rotmats, betas, translation)], axis=0)
         rotmats, betas, translation = (np.where(_like(finite, a), a, 0) for a in (rotmats, betas, translation))
         rotmats[~finite] = np.eye(3)
-        joints = smpl(Tensor(betas), Tensor(rotmats))[1].asnumpy()[:, _SPIN24_OF_SMPL]
+        joints = smpl(Tensor(betas), Tensor(rotmats))[1].asnumpy()[:, SPIN24_OF_SMPL]
         points2d = camera.to_image(camera.project(joints, translation, focal_length), img_hw)
         from_pelvis = joints - joints[:, _PELVIS, None]
         parts.append(
@@ -307,20 +313,9 @@ def _open_work(job: Job, target: Columns) -> None:
     settings["body"] = config.pop("body")
     for section, values in config.items():
         settings |= {f"{section}.{key}": value for key, value in values.items()}
-    file = job.work / "settings.json"
-    if file.is_file():
-        before = json.loads(file.read_text(encoding="utf-8"))
-        changed = [key for key in settings if settings[key] != before.get(key)]
-        if changed:
-            raise InputError(
-                f"'{job.work}' belongs to another annotation: {', '.join(changed)} differ; choose another --output, or "
-                "remove that folder to start anew."
-            )
-        return
-    prepare_output_dir(job.work)
-    _save(job.work / "target.npz", target)
-    with atomic_path(file) as temporary:
-        temporary.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    claim_folder(prepare_output_dir(job.work), settings)
+    if not (job.work / "target.npz").is_file():
+        _save(job.work / "target.npz", target)
 
 
 def _like(rows: np.ndarray, column: np.ndarray) -> np.ndarray:

@@ -106,11 +106,11 @@ def write_contact_sheet(job: Job, body: Body, note: str) -> str | None:
 
 
 def _truth(job: Job, body: Body) -> Columns | None:
-    """True pose and shape, or None where they are not known or not this body's."""
+    """True pose and shape, or None where they are not known or of a body of another gender, or of one not named."""
     if job.annotations.suffix != ".npz" or "h36m" not in body.regressors:
         return None
     known = load_annotations(job.annotations)
-    if not known.has_smpl.all() or (known.gender is not None and (known.gender != "n").any()):
+    if not known.has_smpl.all() or known.gender is None or (known.gender != "n").any():
         return None
     return {"pose": known.pose, "shape": known.betas}
 

@@ -6,7 +6,6 @@ neither is read without the other. Formats go by suffix: `.ckpt` is MindSpore's 
 
 import contextlib
 import dataclasses
-import hashlib
 import json
 import os
 import typing
@@ -18,9 +17,10 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from cliff_ms.body import Body
 from cliff_ms.config import ModelConfig, from_dict
 from cliff_ms.errors import InputError
-from cliff_ms.files import atomic_path
+from cliff_ms.files import atomic_path, sha256
 
 if typing.TYPE_CHECKING:
     from mindspore import nn
@@ -126,7 +126,7 @@ def file_with_side_car(path: Path, meta: WeightsMeta, suffixes: tuple[str, ...])
     # identical weights would match, and those are the previous pair.
     with atomic_path(side_car(path)) as new_side_car, atomic_path(path) as new_weights:
         yield new_weights
-        values = {"format": _FORMAT, **dataclasses.asdict(meta), "sha256": _sha256(new_weights)}
+        values = {"format": _FORMAT, **dataclasses.asdict(meta), "sha256": sha256(new_weights)}
         new_side_car.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 
@@ -176,16 +176,16 @@ def load_side_car(path: Path) -> WeightsMeta:
         )
     try:
         values = json.loads(described.read_text(encoding="utf-8"))
-        found = _sha256(path)
+        found = sha256(path)
     except OSError as error:
         raise InputError(f"Cannot read {path} and its side-car: {error.strerror or error}.") from error
     except ValueError as error:
         raise InputError(f"{described} cannot be read as json: {error}.") from error
     if not isinstance(values, dict) or values.pop("format", None) != _FORMAT:
         raise InputError(f"{described} is not a side-car of format {_FORMAT}, the one that this version reads.")
-    sha256 = values.pop("sha256", None)
+    expected = values.pop("sha256", None)
     meta = meta_from_dict(values, str(described))
-    if sha256 != found:
+    if expected != found:
         raise InputError(
             f"{path} is not the file that {described.name} was written for (its sha256 differs): it is truncated or "
             "altered, or its saving was interrupted; copy both files again, or convert or save again."
@@ -287,6 +287,32 @@ def misfits(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, typing.
     return "; ".join(parts)
 
 
+def model_differences(weights: ModelConfig, wanted: ModelConfig, ignored: tuple[str, ...] = ()) -> str:
+    """What of a network differs between weights and a configuration, in words; '' when nothing does."""
+    return "; ".join(
+        f"{field.name} is {getattr(weights, field.name)}, not {getattr(wanted, field.name)}"
+        for field in dataclasses.fields(ModelConfig)
+        if field.name not in ignored and getattr(weights, field.name) != getattr(wanted, field.name)
+    )
+
+
+def check_body(meta: WeightsMeta, body: Body, where: str) -> None:
+    """Refuse to learn with a body whose poses and shapes weights do not speak: betas of two bodies are unrelated.
+
+    Args:
+        meta: What the weights mean.
+        body: The body of the labels.
+        where: The weights, for the message.
+
+    Raises:
+        InputError: It is another one.
+    """
+    if meta.body != body.name:
+        raise InputError(
+            f"{where} speaks the shapes of the body '{meta.body}', not of '{body.name}': name that body with 'body'."
+        )
+
+
 def check_output(path: Path, suffixes: tuple[str, ...]) -> None:
     """Refuse a target that cannot be written, before any work is done for it.
 
@@ -325,14 +351,6 @@ def _describe(array: typing.Any) -> str:
 def _check_suffix(path: Path, suffixes: tuple[str, ...]) -> None:
     if path.suffix not in suffixes:
         raise InputError(f"{path} must end in {' or '.join(suffixes)}, but ends in '{path.suffix}'.")
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:

@@ -1,12 +1,11 @@
 """The network of a weights file, run by MindSpore or ONNX Runtime; and what the project brings to run."""
 
-import dataclasses
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cliff_ms.checkpoint import WeightsMeta, load_model
-from cliff_ms.config import Config, ModelConfig
+from cliff_ms.checkpoint import WeightsMeta, load_model, model_differences
+from cliff_ms.config import Config
 from cliff_ms.errors import InputError
 
 if TYPE_CHECKING:
@@ -43,15 +42,11 @@ def check_model(config: Config, meta: WeightsMeta, where: str) -> None:
     Raises:
         InputError: They are of another one; every difference is named.
     """
-    differing = [
-        f"{field.name} is {getattr(meta.model, field.name)}, not {getattr(config.model, field.name)}"
-        for field in dataclasses.fields(ModelConfig)
-        if getattr(meta.model, field.name) != getattr(config.model, field.name)
-    ]
+    differing = model_differences(meta.model, config.model)
     if differing:
         raise InputError(
-            f"{where} holds weights of another 'model' than --config describes: {'; '.join(differing)}; name the "
-            "configuration that they were trained with."
+            f"{where} holds weights of another 'model' than --config describes: {differing}; name the configuration "
+            "that they were trained with."
         )
 
 

@@ -22,7 +22,7 @@ FP32_CELLS = (nn.BatchNorm1d, nn.BatchNorm2d, SeededDropout)
 SCALE_WINDOW = 1000  # good steps after which a dynamic loss scale is doubled
 FIRST_SCALE, MAX_SCALE = 2.0**16, 2.0**24  # of a dynamic loss scale
 _INFINITY = float("inf")
-_SPIN24_OF_SMPL = index_map(SMPL45 + LSP_EXTRA9, SPIN24)
+SPIN24_OF_SMPL = index_map(SMPL45 + LSP_EXTRA9, SPIN24)
 
 
 def build_smpl(body: Body, where: str, with_vertices: bool = False) -> SMPL:
@@ -135,7 +135,7 @@ class CLIFFWithLoss(nn.Cell):
         self.with_vertices = weights["vertices"] > 0
         self.term_names = tuple(name for name in weights if name != "total" and (name != "vertices" or weights[name]))
         self.factors = tuple(float(weights[name] * weights["total"]) for name in self.term_names)
-        self.spin24 = Tensor(np.array(_SPIN24_OF_SMPL, np.int32))
+        self.spin24 = Tensor(np.array(SPIN24_OF_SMPL, np.int32))
 
     def predict(
         self, inputs: Tensor, center: Tensor, size: Tensor, img_hw: Tensor, focal_length: Tensor

@@ -3,8 +3,8 @@
     python scripts/annotator_study.py [--help]
 
 The network is pretrained on people who stand and walk, of ordinary shape, before cameras of ordinary lenses. The target
-are other people: all poses, shapes and cameras. Of them the annotator sees only what a keypoint detector reports, with
-noise and missing joints. Compared with the truth: the pretrained network's predictions; the annotator's; the same
+is others: all poses, shapes and cameras. Of them the annotator sees only what a keypoint detector reports, with noise
+and missing joints. Compared with the truth: the pretrained network's predictions; the annotator's; the same
 without the explicit prior, without the location feature; and EFT's way, every person by herself. Then fresh networks
 are trained on the target with these labels and evaluated on the held-out people of model_zoo/heldout.
 
@@ -27,7 +27,7 @@ from cliff_ms import cli, runtime
 from cliff_ms.body import BUNDLED_BODY, Body, load_body
 from cliff_ms.camera import estimate_focal_length
 from cliff_ms.config import Config, DataConfig, LossConfig, ModelConfig, SourceConfig, TrainConfig
-from cliff_ms.files import atomic_path, prepare_output_dir
+from cliff_ms.files import atomic_path, claim_folder, prepare_output_dir
 from cliff_ms.keypoints import SPIN24, index_map
 from cliff_ms.rotation import rotmat_to_axis_angle
 from cliff_ms.synthetic.observation import Observer
@@ -67,12 +67,13 @@ def main() -> None:
     args, start = parser.parse_args(), time.perf_counter()
     runtime.setup_device("CPU")
     folder, body = prepare_output_dir(args.output_dir), load_body()
+    settings = {name: getattr(args, name) for name in ("pool", "steps", "people", "eft_people", "fresh_steps")}
+    claim_folder(folder, settings)
     make_people(folder / "pretrain.npz", body, args.pool, seed=1, narrow=True)
     make_people(folder / "target.npz", body, args.people, seed=5, narrow=False)
     rows = annotations(folder, body, args.steps, args.eft_people)
     fresh = retrained(folder, body, args.fresh_steps)
     minutes = (time.perf_counter() - start) / 60
-    settings = {name: getattr(args, name) for name in ("pool", "steps", "people", "eft_people", "fresh_steps")}
     write_result(prepare_output_dir(args.result_dir), rows, fresh, {**settings, "minutes": round(minutes, 1)})
 
 
@@ -121,7 +122,7 @@ def make_people(path: Path, body: Body, count: int, seed: int, narrow: bool) -> 
     columns = {key: np.concatenate([part[key] for part in parts])[:count] for key in parts[0]}
     names = np.array([f"{row:06d}.jpg" for row in range(count)])
     with atomic_path(path) as temporary:
-        np.savez(temporary, imgname=names, input_joint_set="coco17", **columns)
+        np.savez(temporary, imgname=names, input_joint_set="coco17", gender=np.full(count, "n"), **columns)
 
 
 def annotations(folder: Path, body: Body, steps: int, eft_people: int) -> list[dict]:
@@ -138,7 +139,7 @@ def annotations(folder: Path, body: Body, steps: int, eft_people: int) -> list[d
         ckpt = pretrained(folder / kind, folder / "pretrain.npz", body, setting.model, steps)
         output = folder / f"annotated{name.replace(', ', '_').replace(' ', '_')}.npz"
         job = Job(setting, ckpt, folder / "target.npz", None, output)
-        check_job(job)
+        check_job(job, body)
         if annotate(job, body):
             sys.exit(130)
         before, after = summarise(job, body)

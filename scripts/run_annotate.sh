@@ -15,7 +15,7 @@ mkdir -p outputs/annotate
 import numpy as np
 
 known = np.load("model_zoo/heldout/annotations.npz")
-keys = ("imgname", "center", "scale", "pose", "shape", "has_smpl", "focal_l", "img_hw")
+keys = ("imgname", "center", "scale", "pose", "shape", "has_smpl", "gender", "focal_l", "img_hw")
 people = {key: known[key][:60] for key in keys}
 people["input_keypoints"] = known["input_keypoints_noisy"][:60]
 np.savez("outputs/annotate/people.npz", input_joint_set="coco17", **people)

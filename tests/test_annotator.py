@@ -40,7 +40,9 @@ def files(tmp_path_factory, graph_mode):
 
     folder = tmp_path_factory.mktemp("annotator")
     runtime.set_seed(0)
-    save_weights(folder / "start.safetensors", parameter_arrays(build_model(MODEL)), WeightsMeta(MODEL, "test"))
+    save_weights(
+        folder / "start.safetensors", parameter_arrays(build_model(MODEL)), WeightsMeta(MODEL, "test", body="neutral")
+    )
     values = yaml.safe_load((ROOT / "configs" / "annotator_keypoints.yaml").read_text())
     values["model"] = dataclasses.asdict(MODEL) | {"crop_hw": [256, 192]}
     values["data"]["batch_size"] = 8
@@ -50,7 +52,9 @@ def files(tmp_path_factory, graph_mode):
     (folder / "config.yaml").write_text(yaml.safe_dump(values))
     known = np.load(HELD_OUT)
     rows = np.flatnonzero((known["input_keypoints_noisy"][..., 2] > 0.2).sum(1) >= 10)[:PEOPLE]
-    columns = {key: known[key][rows] for key in "imgname center scale pose shape has_smpl focal_l img_hw".split()}
+    columns = {
+        key: known[key][rows] for key in "imgname center scale pose shape has_smpl gender focal_l img_hw".split()
+    }
     np.savez(
         folder / "people.npz",
         **columns,
@@ -144,7 +148,7 @@ def test_another_annotation_is_refused(finished, files):
     np.savez(files / "other.npz", **people | {"input_keypoints": people["input_keypoints"] * [1.01, 1, 1]})
     for replaced, named in (({"config": "other.yaml"}, "annotator.epochs"), ({"annotations": "other.npz"}, "annot")):
         done = run(files, finished[0], **replaced)
-        assert done.returncode == 2 and "belongs to another annotation" in done.stderr and named in done.stderr
+        assert done.returncode == 2 and "was made with other settings" in done.stderr and named in done.stderr
         assert "Traceback" not in done.stderr
 
 
@@ -234,9 +238,14 @@ def test_bad_input(files, tmp_path):
     config = load_annotator_config(files / "config.yaml")
     job = Job(config, files / "start.safetensors", files / "people.npz", None, tmp_path / "out.npz")
     with pytest.raises(InputError, match="must end in .npz"):
-        check_job(dataclasses.replace(job, output=tmp_path / "out.json"))
+        check_job(dataclasses.replace(job, output=tmp_path / "out.json"), load_body())
+    with pytest.raises(InputError, match="given with --annotations and would be overwritten"):
+        check_job(dataclasses.replace(job, output=job.annotations), load_body())
+    with pytest.raises(InputError, match="speaks the shapes of the body 'neutral', not of 'smpl'"):
+        check_job(job, dataclasses.replace(load_body(), name="smpl"))
     with pytest.raises(InputError, match="width is 0.0625, not 0.5"):
-        check_job(dataclasses.replace(job, config=load_annotator_config(ROOT / "configs/annotator_keypoints.yaml")))
+        other = load_annotator_config(ROOT / "configs/annotator_keypoints.yaml")
+        check_job(dataclasses.replace(job, config=other), load_body())
     with pytest.raises(InputError, match="'hip' is none of"):
         FinetuneConfig(joint_weights={"hip": 0.5})
     with pytest.raises(InputError, match="must be from 0 to 1, but got 2"):
