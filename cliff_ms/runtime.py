@@ -52,7 +52,7 @@ def setup_device(device_target: str = "auto") -> str:
 
 
 def set_seed(seed: int) -> None:
-    """Fix MindSpore's and NumPy's global random state: initial weights, dropout."""
+    """Fix MindSpore's and NumPy's global random state, which the initial weights come from."""
     import mindspore as ms
 
     ms.set_seed(seed)

@@ -1,5 +1,6 @@
 """The record of a training: a JSON line per step, and the same for TensorBoard."""
 
+import contextlib
 import json
 import math
 import os
@@ -52,7 +53,8 @@ class TrainLog:
     def close(self) -> None:
         """Close all files."""
         for file in (*self._files.values(), self._events):
-            file.close()
+            with contextlib.suppress(OSError):  # of a line that did not fit on the disk, which `write` has reported
+                file.close()
 
 
 class EventFile:
@@ -121,11 +123,18 @@ def _checksum(data: bytes) -> bytes:
     return struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)  # masked, as the format wants
 
 
+def _step(line: str) -> float:
+    try:
+        return json.loads(line)["step"]
+    except (ValueError, TypeError, KeyError):  # the power failed while it was written
+        return math.inf
+
+
 def _cut(file: Path, step: int) -> None:
     """Keep the whole lines of the steps up to one."""
     kept = []
-    for line in file.read_text(encoding="utf-8").splitlines(keepends=True):
-        if not line.endswith("\n") or json.loads(line)["step"] > step:
+    for line in file.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True):
+        if not line.endswith("\n") or _step(line) > step:
             break
         kept.append(line)
     with atomic_path(file) as temporary:

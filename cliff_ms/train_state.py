@@ -7,7 +7,6 @@
 A state's json is written after its arrays and holds their sha256: a pair that was not finished is not taken.
 """
 
-import hashlib
 import json
 import logging
 from dataclasses import asdict, dataclass
@@ -20,7 +19,7 @@ import yaml
 
 from cliff_ms.config import Config, to_dict
 from cliff_ms.errors import InputError
-from cliff_ms.files import atomic_path, prepare_output_dir
+from cliff_ms.files import atomic_path, prepare_output_dir, sha256
 
 log = logging.getLogger("cliff_ms")
 
@@ -89,7 +88,7 @@ def save_state(output_dir: Path, arrays: dict[str, np.ndarray], progress: Progre
     try:
         with atomic_path(path) as temporary:
             _write(temporary, arrays)
-            digest = _sha256(temporary)
+            digest = sha256(temporary)
         with atomic_path(path.with_suffix(".json")) as temporary:
             temporary.write_text(json.dumps({**asdict(progress), "sha256": digest}) + "\n", encoding="utf-8")
     except InputError as error:
@@ -119,7 +118,7 @@ def load_state(output_dir: Path, world_size: int) -> tuple[dict[str, np.ndarray]
         file = described.with_suffix(".safetensors")
         try:
             values = json.loads(described.read_text(encoding="utf-8"))
-            if values.pop("sha256") != _sha256(file):
+            if values.pop("sha256") != sha256(file):
                 raise ValueError("its sha256 differs")
             arrays, progress = safetensors.numpy.load_file(file), Progress(**values)
         except (OSError, ValueError, TypeError, KeyError, safetensors.SafetensorError) as error:
@@ -172,11 +171,3 @@ def _write(path: Path, arrays: dict[str, np.ndarray]) -> None:
         safetensors.numpy.save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, path)
     except safetensors.SafetensorError as error:  # how it reports a full disk
         raise OSError(str(error)) from error
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        digest = hashlib.sha256()
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import math
 import signal
 import sys
 import types
@@ -17,8 +18,16 @@ from mindspore import dtype as mstype
 
 from cliff_ms import runtime
 from cliff_ms.body import BUNDLED_BODY, Body
-from cliff_ms.checkpoint import WeightsMeta, load_encoder, load_into, load_side_car, load_weights, save_weights
-from cliff_ms.config import Config, ModelConfig, TrainConfig
+from cliff_ms.checkpoint import (
+    WeightsMeta,
+    check_body,
+    load_encoder,
+    load_into,
+    load_weights,
+    model_differences,
+    save_weights,
+)
+from cliff_ms.config import Config, TrainConfig
 from cliff_ms.data.dataset import TrainDataset
 from cliff_ms.data.loader import Batch, load_batches
 from cliff_ms.errors import InputError
@@ -27,7 +36,7 @@ from cliff_ms.models.cliff import CLIFF, build_model
 from cliff_ms.models.dropout import seed_dropouts
 from cliff_ms.synthetic.stream import KeypointStream
 from cliff_ms.train_log import TrainLog
-from cliff_ms.train_state import Progress, load_state, open_folder, save_state
+from cliff_ms.train_state import Progress, check_folder, load_state, open_folder, save_state
 from cliff_ms.train_step import FIRST_SCALE, CLIFFTrainOneStepCell, CLIFFWithLoss, build_smpl, freeze_norm, set_fp16
 from cliff_ms.validation import Validator
 
@@ -60,11 +69,15 @@ def train(
     """
     load = open_data(config, body, rank, world_size)
     if rank == 0:
-        open_folder(output_dir, config, resume)
+        check_folder(output_dir, config, resume)
     trainer = Trainer(config, body, world_size)
     if resume:
         trainer.restore(*load_state(output_dir, world_size))
-    recorder = Recorder(trainer, output_dir, body) if rank == 0 else None
+    recorder = None
+    if rank == 0:
+        validator = Validator(network_with_loss(build_model(config.model), config, body), config, body)
+        open_folder(output_dir, config, resume)  # only now: a folder with a training in it is not used twice
+        recorder = Recorder(trainer, validator, output_dir, body)
     first = trainer.progress.step * config.train.accumulate
     batches = load_batches(load, config.data.workers, start=first)
     try:
@@ -121,7 +134,7 @@ class Trainer:
         self.progress = Progress(world_size=world_size)
         cliff = build_model(config.model)
         if config.train.pretrained:
-            _load_pretrained(cliff, config)
+            _load_pretrained(cliff, config, body)
         self.weight_names = [name for name, _ in cliff.parameters_and_names()]
         key = seed_dropouts(cliff)
         half = config.train.precision == "fp16"
@@ -206,18 +219,17 @@ class Recorder:
 
     Args:
         trainer: The training.
+        validator: What it is validated by.
         output_dir: OUTPUT_DIR.
         body: The body model.
 
     Raises:
-        InputError: A validation file cannot be used; the folder cannot be written.
+        InputError: The folder cannot be written.
     """
 
-    def __init__(self, trainer: Trainer, output_dir: Path, body: Body) -> None:
+    def __init__(self, trainer: Trainer, validator: Validator, output_dir: Path, body: Body) -> None:
         self._trainer, self._config, self._output_dir, self._body = trainer, trainer.config, output_dir, body
-        self._validator = Validator(
-            network_with_loss(build_model(self._config.model), self._config, body), self._config, body
-        )
+        self._validator = validator
         settings, step = self._config.train, trainer.progress.step
         self._samples = self._config.data.batch_size * settings.accumulate * trainer.progress.world_size
         self._log = TrainLog(output_dir, step)
@@ -266,7 +278,7 @@ class Recorder:
         )
         best = self._trainer.progress.best_mpjpe_mm
         if best is None or errors["mpjpe_mm"] < best:
-            self._save_weights("best", errors)
+            self._save_weights("best", {name: value for name, value in errors.items() if math.isfinite(value)})
             self._trainer.progress = dataclasses.replace(self._trainer.progress, best_mpjpe_mm=errors["mpjpe_mm"])
 
     def _draw(self, step: int, batch: Batch) -> None:
@@ -319,7 +331,7 @@ def _loop(trainer: Trainer, recorder: Recorder | None, batches: Iterator[Batch],
         line, stopping = trainer.run(loaded, bool(stop), rank)
         if recorder:
             recorder.record(line, loaded[-1])
-        if stopping:
+        if stopping and trainer.progress.step < settings.steps:
             if recorder:
                 recorder.save()
             log.warning("stopped after step %d; go on with --resume", trainer.progress.step)
@@ -327,17 +339,15 @@ def _loop(trainer: Trainer, recorder: Recorder | None, batches: Iterator[Batch],
     return 0
 
 
-def _load_pretrained(cliff: CLIFF, config: Config) -> None:
+def _load_pretrained(cliff: CLIFF, config: Config, body: Body) -> None:
     path = Path(config.train.pretrained)
-    if load_side_car(path).part == "encoder":
+    arrays, meta = load_weights(path)
+    if meta.part == "encoder":
         load_encoder(cliff, path)
         return
-    arrays, meta = load_weights(path)
-    differing = [
-        f"{field.name} {getattr(meta.model, field.name)}, not {getattr(config.model, field.name)}"
-        for field in dataclasses.fields(ModelConfig)
-        if field.name != "full_frame_loss" and getattr(meta.model, field.name) != getattr(config.model, field.name)
-    ]
+    # The loss may change, and crops are made in one way only while training.
+    differing = model_differences(meta.model, config.model, ignored=("full_frame_loss", "crop_style"))
     if differing:
-        raise InputError(f"train.pretrained: {path} was made for another 'model': {'; '.join(differing)}.")
+        raise InputError(f"train.pretrained: {path} was made for another 'model': {differing}.")
+    check_body(meta, body, f"train.pretrained: {path}")
     load_into(cliff, arrays, str(path))

@@ -21,7 +21,7 @@ from cliff_ms.train_step import CLIFFWithLoss
 
 HELD_OUT_SAMPLES = 2048  # of the stream
 # SPIN's 14 evaluated joints: limbs, neck, head.
-LSP14 = [*range(13), SPIN24.index("head_h36m")]
+_COMPARED = [*range(13), SPIN24.index("head_h36m")]
 _TRUE_COLOUR, _PREDICTED_COLOUR, _PAPER = (60, 200, 60), (230, 60, 60), 40  # RGB; grey of a crop without pixels
 _TILES, _TILE_HEIGHT = 8, 256
 
@@ -75,7 +75,7 @@ class Validator:
             self._parts.append((stream.batch, batches, batches * size))
         for source in config.data.val:
             dataset = EvalDataset(source, config.model, size)
-            if not (dataset.annotations.keypoints3d[:, LSP14, 3] > 0).all(1).any():
+            if not (dataset.annotations.keypoints3d[:, _COMPARED, 3] > 0).all(1).any():
                 raise InputError(f"data.val: '{source.annotations}' has no row with all 3D joints to compare with.")
             self._parts.append((dataset.batch, len(dataset), dataset.count))
 
@@ -101,8 +101,8 @@ class Validator:
             rotmats, joints, _ = self._run(batch)
             true, true_rotmats, has_smpl = batch[6], batch[7], batch[9]
             counted = np.arange(len(true)) < count  # the last batch is filled up
-            labelled = counted & (true[:, LSP14, 3] > 0).all(1)
-            pred, gt = (_from_hips(j[labelled])[:, LSP14] for j in (joints, true[..., :3]))
+            labelled = counted & (true[:, _COMPARED, 3] > 0).all(1)
+            pred, gt = (_from_hips(j[labelled])[:, _COMPARED] for j in (joints, true[..., :3]))
             joint_errors.append(mpjpe(pred, gt))
             aligned_errors.append(pa_mpjpe(pred, gt))
             angles.append(rotation_error(rotmats[:, 0], true_rotmats[:, 0])[counted & (has_smpl > 0)])

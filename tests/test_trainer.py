@@ -1,6 +1,7 @@
 """Training from end to end: what a run writes, and that a killed one goes on as if nothing had happened."""
 
 import json
+import resource
 import signal
 import struct
 import subprocess
@@ -167,6 +168,40 @@ def test_log_forgets_what_will_come_again(tmp_path):
     assert (tmp_path / "log.jsonl").read_text() == '{"step": 1, "loss": 1.5}\n{"step": 2, "loss": null}\n'
 
 
+def test_log_survives_a_power_failure_and_a_full_disk(tmp_path):
+    (tmp_path / "log.jsonl").write_bytes(b'{"step": 1, "loss": 1.5}\n' + bytes(20) + b"\n")
+    log = TrainLog(tmp_path, 2)
+    assert (tmp_path / "log.jsonl").read_text() == '{"step": 1, "loss": 1.5}\n'
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, before[1]))  # stands for the end of the disk
+    try:
+        with pytest.raises(InputError, match="Cannot write validation.jsonl of step 3: File too large"):
+            log.write("validation", 3, {"mpjpe_mm": 90.0})
+        log.close()  # quietly, so that the message is what the user sees
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_mistake_does_not_lock_the_folder(graph_mode, tmp_path):
+    from cliff_ms.trainer import train
+
+    for settings in (["train.pretrained=none.ckpt"], ["data.val=[{annotations: none.npz}]"]):
+        with pytest.raises(InputError, match="none"):
+            train(load_config(CONFIG, settings), tmp_path / "out", load_body())
+    assert not (tmp_path / "out").exists()
+
+
+def masked_crc32c(data):
+    """Polynomial division, a bit at a time: Castagnoli's 0x1EDC6F41, bits reversed in and out."""
+    remainder = 0xFFFFFFFF
+    for byte in data:
+        for k in range(8):
+            remainder ^= (byte >> k & 1) << 31
+            remainder = (remainder << 1) & 0xFFFFFFFF ^ (0x1EDC6F41 if remainder >> 31 else 0)
+    crc = int(f"{remainder ^ 0xFFFFFFFF:032b}"[::-1], 2)
+    return ((crc >> 15 | crc << 17) + 0xA282EAD8) % 2**32
+
+
 def test_event_file_is_tensorboards(tmp_path):
     events = EventFile(tmp_path, 0)
     events.write(300, {"log/loss": 0.5})
@@ -176,6 +211,8 @@ def test_event_file_is_tensorboards(tmp_path):
     while data:
         (length,) = struct.unpack("<Q", data[:8])
         records.append(data[12 : 12 + length])
+        assert struct.unpack("<I", data[8:12])[0] == masked_crc32c(data[:8])
+        assert struct.unpack("<I", data[12 + length : 16 + length])[0] == masked_crc32c(records[-1])
         data = data[16 + length :]
     assert records[0][9:] == b"\x1a\x0dbrain.Event:2"
     # step 300 as varint; summary { value { tag, simple_value } }
@@ -207,12 +244,16 @@ def test_training_starts_from_weights(graph_mode, tmp_path):
 
     model = load_config(CONFIG).model
     arrays = {name: array + 1 for name, array in parameter_arrays(build_model(model)).items()}
-    save_weights(tmp_path / "start.safetensors", arrays, WeightsMeta(model, "test"))
+    save_weights(tmp_path / "start.safetensors", arrays, WeightsMeta(model, "test", body="neutral"))
     weights = trainer().weights()
     assert weights.keys() == arrays.keys()
     assert all(np.array_equal(weights[name], arrays[name]) for name in arrays)
-    with pytest.raises(InputError, match="made for another 'model': bbox_norm eq5, not released"):
+    with pytest.raises(InputError, match="made for another 'model': bbox_norm is eq5, not released"):
         trainer("model.bbox_norm=released")
+    trainer("model.crop_style=rounded")  # for inference only
+    save_weights(tmp_path / "start.safetensors", arrays, WeightsMeta(model, "test", body="smpl"))
+    with pytest.raises(InputError, match="speaks the shapes of the body 'smpl', not of 'neutral'"):
+        trainer()
 
     save_weights(tmp_path / "start.safetensors", encoder_entries(arrays), WeightsMeta(model, "test", part="encoder"))
     weights = trainer("model.bbox_norm=released").weights()
