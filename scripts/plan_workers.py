@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from cliff_ms import cli, runtime
 from cliff_ms.config import load_config
 from cliff_ms.errors import InputError
+from cliff_ms.files import prepare_output_dir
 from cliff_ms.train_state import check_folder
 
 
@@ -51,12 +52,11 @@ def free_port(wanted: str | None) -> int:
     Raises:
         InputError: If it is no port, or in use.
     """
-    if wanted is not None and not (wanted.isdigit() and 0 < int(wanted) < 65536):
-        raise InputError(f"MASTER_PORT must be a number from 1 to 65535, but is '{wanted}'.")
+    number = 0 if wanted is None else _port(wanted)
     with socket.socket() as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            listener.bind(("", int(wanted or 0)))
+            listener.bind(("", number))
             listener.listen()
         except OSError as error:
             raise InputError(
@@ -83,14 +83,29 @@ def main() -> None:
         raise InputError(
             f"WORKERS must be a number from 1 to {count}, what this machine has of {device}; got {workers}."
         )
-    nodes, rank = int(os.environ.get("NNODES", "1")), int(os.environ.get("NODE_RANK", "0"))
+    nodes, rank = _number("NNODES", 1), _number("NODE_RANK", 0)
     port = os.environ.get("MASTER_PORT")
     if nodes > 1 and port is None:
         port = "8118"  # all machines must take the same
     if rank == 0:
         check_folder(output_dir, config, args.resume)
-    port = free_port(port) if rank == 0 else int(port or 8118)
+        prepare_output_dir(output_dir)
+    port = free_port(port) if rank == 0 else _port(port or "8118")
     print(workers, device, port, output_dir)
+
+
+def _port(text: str) -> int:
+    if not (text.isdigit() and 0 < int(text) < 65536):
+        raise InputError(f"MASTER_PORT must be a number from 1 to 65535, but is '{text}'.")
+    return int(text)
+
+
+def _number(name: str, default: int) -> int:
+    """A number of the environment."""
+    text = os.environ.get(name) or str(default)
+    if not text.isdigit():
+        raise InputError(f"{name} must be a number, but is '{text}'.")
+    return int(text)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,9 @@ read -r workers device_target port output_dir <<< "$plan"
 nodes=${NNODES:-1}
 export GLOG_v=${GLOG_v:-3} PATH="$PWD/$(dirname "$PYTHON"):$PATH"  # msrun calls python
 
+if [[ "${NODE_RANK:-0}" == 0 ]]; then
+  rm -f "$output_dir"/msrun_log/worker_*.log  # an old run's error is not this one's
+fi
 # A session of its own keeps the terminal's Ctrl-C from msrun, which would kill the workers before they have saved.
 setsid msrun --worker_num=$((workers * nodes)) --local_worker_num="$workers" \
   --master_addr="${MASTER_ADDR:-127.0.0.1}" --master_port="$port" --node_rank="${NODE_RANK:-0}" \

@@ -108,6 +108,7 @@ def test_script_stops_resumes_and_fails_cleanly(tmp_path):
         (["configs/smoke.yaml", "two", "CPU"], {}, "error: WORKERS must be a number from 1 to"),
         (["configs/smoke.yaml", "2", "CPU"], {"MASTER_PORT": "taken"}, "set MASTER_PORT to a free one"),
         (["configs/smoke.yaml", "2", "CPU"], {"MASTER_PORT": "http"}, "MASTER_PORT must be a number"),
+        (["configs/smoke.yaml", "2", "CPU"], {"NNODES": "two"}, "NNODES must be a number, but is 'two'"),
         (
             ["configs/smoke.yaml", "2", "CPU", "--output_dir", "/none", "--resume"],
             {},
