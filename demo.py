@@ -1,6 +1,7 @@
 """People in photos, folders and videos to 3D bodies in the camera of the full image."""
 
 import argparse
+import math
 import time
 from pathlib import Path
 
@@ -30,7 +31,12 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--engine", choices=ENGINES, default="mindspore", help="runs the network")
     parser.add_argument("--batch_size", type=int, default=1, help="people that go through the network at once")
     parser.add_argument("--obj", action="store_true", help="also write each person of a photo as OBJ")
-    parser.add_argument("--output_dir", type=Path, default=Path("outputs/demo"), help="for npz, pictures, GLB, page")
+    parser.add_argument(
+        "--output_dir",
+        type=Path,
+        default=Path("outputs/demo"),
+        help="for npz, pictures, GLB, page; default: %(default)s",
+    )
     cli.add_device_argument(parser)
     return parser.parse_args()
 
@@ -42,8 +48,8 @@ def main() -> int:
         raise InputError("Say where the people are: --boxes FILE, --keypoints FILE, or --detector (see --help).")
     if args.detector is not None and (args.boxes or args.keypoints):
         raise InputError("--detector finds the people itself: leave it out, or leave out --boxes and --keypoints.")
-    if (args.focal_length is not None and not args.focal_length > 0) or args.batch_size < 1:
-        raise InputError("--focal_length (px) and --batch_size must be positive.")
+    if (args.focal_length is not None and not 0 < args.focal_length < math.inf) or args.batch_size < 1:
+        raise InputError("--focal_length (px) and --batch_size must be positive numbers.")
     inputs, output_dir = find_inputs(args.input), prepare_output_dir(args.output_dir)
     boxes = read_boxes(args.boxes, args.box_format) if args.boxes else None
     keypoints = read_keypoints(args.keypoints) if args.keypoints else None
@@ -60,7 +66,7 @@ def main() -> int:
     predictor, meta = load_predictor(args.ckpt or bundled_model(), body, args.engine, args.batch_size)
     find = Finder(boxes, keypoints, detector, args.boxes, args.keypoints)
     demo = Demo(predictor, body, find, output_dir, args.focal_length, args.obj)
-    print(f"weights: {meta.origin}\nbody: {body.name}; engine: {args.engine} on {device}")
+    print(f"weights: {meta.origin}\nbody: {body.name}; engine: {args.engine}; device of MindSpore: {device}")
     ready = time.perf_counter()
     page = demo.run(inputs, f"Weights: {meta.origin} Body: {body.name}.")
     if demo.seconds:

@@ -99,8 +99,12 @@ class Finder:
             name = path.with_name(f"{path.stem}_{frame:012d}")
             try:
                 return found.for_image(people, name, source)
+            except InputError as error:
+                missing_frame = error
+            try:
+                return found.for_image(people, path, source)
             except InputError:
-                pass
+                raise missing_frame from None
         return found.for_image(people, path, source)
 
 
@@ -140,10 +144,11 @@ class Demo:
         Returns:
             The page.
         """
-        if self.find.keypoints is not None and found.ANY_IMAGE in self.find.keypoints and len(inputs) > 1:
+        one_photo = len(inputs) == 1 and not is_video(inputs[0])
+        if self.find.keypoints is not None and found.ANY_IMAGE in self.find.keypoints and not one_photo:
             raise InputError(
-                f"{self.find.keypoints_file} holds the keypoints of one image, but {len(inputs)} inputs were given: "
-                "give a folder of such files, one per image."
+                f"{self.find.keypoints_file} holds the keypoints of one image: for several, or for a video, give a "
+                "folder of such files, one per image or frame."
             )
         page = self.output_dir / "index.html"
         write_page(page, self._entries(inputs), self.body.faces, "CLIFF", note)

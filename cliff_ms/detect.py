@@ -82,6 +82,8 @@ class YoloDarknet:
                 raise InputError(f"Detector '{cfg}' with '{weights}' cannot be loaded: {_words(error)}.") from error
         _check_darknet_size(self._net, cfg, weights)
         self._outputs = self._net.getUnconnectedOutLayersNames()
+        if any(self._net.getLayer(name).type != "Region" for name in self._outputs):
+            raise InputError(f"Detector '{cfg}' is no YOLO: a network that ends in [yolo] or [region] was expected.")
 
     def detect(self, image_rgb: np.ndarray) -> Detections:
         """Find the people of an (H, W, 3) uint8 RGB image, the highest score first; boxes in px of it."""

@@ -1,6 +1,7 @@
 """Images in and out of memory as (H, W, 3) uint8 RGB, and the list of those to work on."""
 
 import re
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,16 +14,23 @@ from cliff_ms.files import atomic_path, require_file
 
 IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
+_lock = threading.Lock()
+_log_levels: list[int] = []  # as each thread in `quiet_opencv` found the process's level, so the first is the true one
+
 
 @contextmanager
 def quiet_opencv() -> Iterator[None]:
     """Keep OpenCV's own log off stderr: the caller reports the failure in one sentence."""
-    level = cv2.getLogLevel()
-    cv2.setLogLevel(0)
+    with _lock:
+        _log_levels.append(cv2.getLogLevel())
+        cv2.setLogLevel(0)
     try:
         yield
     finally:
-        cv2.setLogLevel(level)
+        with _lock:
+            level = _log_levels.pop()
+            if not _log_levels:
+                cv2.setLogLevel(level)
 
 
 def find_inputs(paths: list[str]) -> list[Path]:

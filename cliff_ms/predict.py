@@ -108,6 +108,9 @@ class Predictor:
 
         Returns:
             The bodies, in the order of the detections.
+
+        Raises:
+            InputError: Weights that read keypoints, and none given; weights that give no finite numbers.
         """
         count = len(detections.boxes)
         img_hw = np.tile(np.array(image.shape[:2], np.float32), (count, 1))
@@ -121,6 +124,8 @@ class Predictor:
             rows = np.minimum(np.arange(start, start + self._batch_size), count - 1)
             inputs = self._inputs(image, detections, center[rows], size[rows], rows)
             rotmat, betas, _, translation = self._network(inputs, center[rows], size[rows], img_hw[rows], focal[rows])
+            if not all(np.isfinite(array).all() for array in (rotmat, betas, translation)):
+                raise InputError("The network gives values that are not finite: bad weights.")
             vertices, joints = (t.asnumpy() for t in self._smpl(Tensor(betas), Tensor(rotmat)))
             outputs.append([array[: count - start] for array in (rotmat, betas, translation, vertices, joints)])
         rotmats, betas, translation, vertices, joints = self._join(outputs)

@@ -167,9 +167,9 @@ def _left_out(entries: int, scenes: int) -> str:
     """Say what the limits cost."""
     parts = []
     if entries:
-        parts.append(f"{entries} more pictures are not on this page, which ends after {_MAX_ENTRIES}.")
+        parts.append(f"The page ends after {_MAX_ENTRIES} pictures; not on it: {entries}.")
     if scenes:
-        parts.append(f"{scenes} pictures have no 3D view here: the page holds {_MAX_MESHES} people in 3D.")
+        parts.append(f"The page holds {_MAX_MESHES} people in 3D; pictures without a 3D view: {scenes}.")
     return " ".join(parts)
 
 

@@ -91,8 +91,10 @@ def test_keypoints_of_one_image_are_not_used_for_two(body, tmp_path):
     find = Finder(
         keypoints=demo.found.read_keypoints(EXAMPLES / "people_keypoints.json"), keypoints_file=Path("k.json")
     )
-    with pytest.raises(demo.InputError, match="k.json holds the keypoints of one image, but 2 inputs"):
+    with pytest.raises(demo.InputError, match="k.json holds the keypoints of one image"):
         make_demo(body, find, tmp_path).run([PEOPLE, PEOPLE], "")
+    with pytest.raises(demo.InputError, match="for several, or for a video"):
+        make_demo(body, find, tmp_path).run([Path("clip.mp4")], "")
 
 
 MISTAKES = {
@@ -101,7 +103,7 @@ MISTAKES = {
     "missing photo": (["gone.jpg", "--boxes", BOXES], "'gone.jpg' does not exist"),
     "missing boxes": ([PEOPLE, "--boxes", "gone.json"], "'gone.json' does not exist"),
     "missing body": ([PEOPLE, "--boxes", BOXES, "--body", "SMPL.pkl"], "https://smpl.is.tue.mpg.de"),
-    "focal": ([PEOPLE, "--boxes", BOXES, "--focal_length", "nan"], "must be positive"),
+    "focal": ([PEOPLE, "--boxes", BOXES, "--focal_length", "inf"], "must be positive"),
     "device": ([PEOPLE, "--boxes", BOXES, "--device_target", "TPU"], "invalid choice: 'TPU'"),
     "output": ([PEOPLE, "--boxes", BOXES, "--output_dir", str(PEOPLE)], "Cannot write to the output folder"),
     "detector": ([PEOPLE, "--detector", "yolo"], "Detector 'yolo' is unknown"),

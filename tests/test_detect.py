@@ -66,6 +66,16 @@ def test_darknet_box_by_hand(darknet):
     assert nobody.scores.shape == (0,)
 
 
+def test_a_darknet_classifier_is_no_detector(darknet):
+    cfg = darknet.partition(",")[0]
+    with open(cfg) as file:
+        network = file.read().partition("[yolo]")[0]
+    with open(cfg, "w") as file:
+        file.write(network)
+    with pytest.raises(InputError, match="tiny.cfg' is no YOLO"):
+        detect.load_detector(darknet)
+
+
 def test_darknet_files_must_belong_together(darknet, tmp_path, capfd):
     cfg, weights = darknet.split(",")
     whole = (tmp_path / "tiny.weights").read_bytes()

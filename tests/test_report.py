@@ -155,10 +155,10 @@ def test_limits_are_kept_and_stated(tmp_path, monkeypatch):
     report.write_page(tmp_path / "index.html", stream(), FACES, "", "")
     page = Page(tmp_path / "index.html")
     assert len(page.all("article")) == 3 and len(page.scenes()) == 1
-    assert "2 more pictures are not on this page" in page.words
-    assert "2 pictures have no 3D view" in page.words
+    assert "not on it: 2." in page.words
+    assert "pictures without a 3D view: 2." in page.words
     report.write_page(tmp_path / "index.html", [entry()], FACES, "", "")
-    assert "more pictures" not in Page(tmp_path / "index.html").words
+    assert "The page ends" not in Page(tmp_path / "index.html").words
 
 
 def test_a_failure_leaves_the_old_page(tmp_path):

@@ -6,7 +6,6 @@ of the full image.
 
 import logging
 import re
-import zipfile
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ import numpy as np
 
 from cliff_ms.data.keypoint_files import ANY_IMAGE, KeypointPerson, read_people
 from cliff_ms.errors import InputError
-from cliff_ms.files import normalise_name, read_json, require_file
+from cliff_ms.files import normalise_name, read_json, read_npz, require_file
 from cliff_ms.keypoints import JOINT_SETS
 
 BOX_FORMATS = ("xyxy", "xywh")
@@ -106,8 +105,8 @@ def read_keypoints(path: str | Path) -> dict[str, Detections]:
         kept[image] = _from_keypoints(people, rows, joint_set, where)
     if left_out:
         first = left_out[0] + (", ..." if len(left_out) > 1 else "")
-        why = f"have fewer than {MIN_JOINTS} joints with a confidence above {MIN_CONFIDENCE} and are left out"
-        log.warning("%d people %s: %s", len(left_out), why, first)
+        why = f"fewer than {MIN_JOINTS} joints with a confidence above {MIN_CONFIDENCE}"
+        log.warning("people left out for %s: %d (%s)", why, len(left_out), first)
     return kept
 
 
@@ -161,8 +160,8 @@ def pair(boxes: Detections, keypoints: Detections, where: str) -> Detections:
     """
     if len(boxes.boxes) != len(keypoints.boxes):
         raise InputError(
-            f"{where}: {len(boxes.boxes)} boxes but keypoints of {len(keypoints.boxes)} people (those with fewer than "
-            f"{MIN_JOINTS} visible joints are left out): one row of each per person was expected, in the same order."
+            f"{where}: the boxes are {len(boxes.boxes)}, those with keypoints {len(keypoints.boxes)} (not counting "
+            f"fewer than {MIN_JOINTS} visible joints): one row of each per person was expected, in the same order."
         )
     for k, (box, joints) in enumerate(zip(boxes.boxes, keypoints.keypoints, strict=True)):
         xy = joints[joints[:, 2] > MIN_CONFIDENCE, :2]
@@ -174,16 +173,12 @@ def pair(boxes: Detections, keypoints: Detections, where: str) -> Detections:
     return Detections(boxes.boxes, boxes.scores, keypoints.keypoints, keypoints.joint_set)
 
 
-def boxes_from_keypoints(
-    keypoints: np.ndarray, where: str, rescale: float = KEYPOINT_MARGIN, min_confidence: float = MIN_CONFIDENCE
-) -> np.ndarray:
+def boxes_from_keypoints(keypoints: np.ndarray, where: str) -> np.ndarray:
     """Draw a box around the visible joints of each person.
 
     Args:
         keypoints: (P, K, 3), x and y in px and confidence.
         where: The file and image, for the message.
-        rescale: Factor of width and height about the centre.
-        min_confidence: A joint is visible above it.
 
     Returns:
         (P, 4) float64 x1, y1, x2, y2 in px; it may reach beyond the image.
@@ -191,19 +186,17 @@ def boxes_from_keypoints(
     Raises:
         InputError: If a person has fewer than MIN_JOINTS visible joints, or they span no area in px.
     """
-    boxes = [box_around(joints, f"{where}, row {k}", rescale, min_confidence) for k, joints in enumerate(keypoints)]
+    boxes = [box_around(joints, f"{where}, row {k}") for k, joints in enumerate(keypoints)]
     return np.array(boxes, np.float64).reshape(-1, 4)
 
 
-def box_around(
-    joints: np.ndarray, where: str, rescale: float = KEYPOINT_MARGIN, min_confidence: float = MIN_CONFIDENCE
-) -> np.ndarray:
+def box_around(joints: np.ndarray, where: str) -> np.ndarray:
     """Draw the box of one person: as `boxes_from_keypoints`, (K, 3) -> (4,), where `where` names the row too."""
-    xy = joints[joints[:, 2] > min_confidence, :2].astype(np.float64)
+    xy = joints[joints[:, 2] > MIN_CONFIDENCE, :2].astype(np.float64)
     if len(xy) < MIN_JOINTS:
         raise InputError(
-            f"{where}: {len(xy)} joints have a confidence above {min_confidence}, at least {MIN_JOINTS} are needed to "
-            "draw a box; give one with --boxes."
+            f"{where}: {len(xy)} joints have a confidence above {MIN_CONFIDENCE}, at least {MIN_JOINTS} are needed to "
+            "draw a box."
         )
     low, high = xy.min(axis=0), xy.max(axis=0)
     if (high - low).max() <= 2 or (high - low).min() <= 0:
@@ -211,7 +204,7 @@ def box_around(
             f"{where}: the joints span {(high - low).round(3).tolist()} px; keypoints are in px of the image "
             "(OpenPose: --keypoint_scale 0)."
         )
-    center, half = (low + high) / 2, (high - low) / 2 * rescale
+    center, half = (low + high) / 2, (high - low) / 2 * KEYPOINT_MARGIN
     return np.concatenate([center - half, center + half])
 
 
@@ -265,11 +258,7 @@ def _boxes_of_json(path: Path) -> dict[str, list]:
 
 def _boxes_of_npz(path: Path) -> dict[str, list]:
     """Image name -> rows, not checked yet."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = dict(file)
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise InputError(f"Boxes file '{path}' is damaged or not an npz file of plain arrays.") from error
+    arrays = read_npz(path, "Boxes file")
     boxes = arrays.get("boxes", arrays.get("bbox"))
     if "imgname" not in arrays or boxes is None:
         raise InputError(
