@@ -53,19 +53,11 @@ class Fragments:
     img_hw: tuple[int, int]
 
     @property
-    def mask(self) -> np.ndarray:
-        """Covered pixels, shape (H, W), bool."""
-        return self._image(np.bool_(False), np.bool_(True))
-
-    @property
     def depth(self) -> np.ndarray:
         """Depth, shape (H, W), m, float32; infinite where nothing is."""
-        return self._image(np.float32(np.inf), self.z)
-
-    @property
-    def face_id(self) -> np.ndarray:
-        """Row of `faces`, shape (H, W), int32; -1 where nothing is."""
-        return self._image(np.int32(-1), self.face)
+        image = np.full(self.img_hw[0] * self.img_hw[1], np.float32(np.inf))
+        image[self.pixel] = self.z
+        return image.reshape(self.img_hw)
 
     def interpolate(self, values: np.ndarray, faces: np.ndarray) -> np.ndarray:
         """Interpolate what is known at the vertices, correct for perspective.
@@ -84,18 +76,12 @@ class Fragments:
             result += weights[:, k : k + 1] * np.take(values, corners[:, k], axis=0)
         return result
 
-    def _image(self, empty: np.generic, values: np.ndarray | np.generic) -> np.ndarray:
-        image = np.full(self.img_hw[0] * self.img_hw[1], empty)
-        image[self.pixel] = values
-        return image.reshape(self.img_hw)
-
 
 def rasterize(
     vertices: np.ndarray,
     faces: np.ndarray,
     focal_length: float,
     img_hw: tuple[int, int],
-    principal_point: tuple[float, float] | None = None,
     cull: bool = True,
 ) -> Fragments:
     """Find what a pinhole camera sees of a mesh.
@@ -108,7 +94,6 @@ def rasterize(
         faces: rows of `vertices`, shape (F, 3).
         focal_length: px.
         img_hw: height and width, px.
-        principal_point: (x, y), px; the image centre by default.
         cull: leave out faces that are seen from behind. Right for closed meshes, and twice as fast.
 
     Returns:
@@ -126,8 +111,7 @@ def rasterize(
     if not np.isfinite(vertices).all():
         raise ValueError("For 'rasterize', all 'vertices' must be finite.")
     height, width = int(img_hw[0]), int(img_hw[1])
-    centre = (width / 2, height / 2) if principal_point is None else principal_point
-    triangles = _set_up(vertices, faces, focal_length, (height, width), centre, cull)
+    triangles = _set_up(vertices, faces, focal_length, (height, width), cull)
 
     nearest = np.zeros(height * width, np.float32)  # 1/z is linear in the image; the larger, the nearer
     ends = np.cumsum(triangles.count)
@@ -167,19 +151,14 @@ class _Triangles(NamedTuple):
 
 
 def _set_up(
-    vertices: np.ndarray,
-    faces: np.ndarray,
-    focal_length: float,
-    img_hw: tuple[int, int],
-    centre: tuple[float, float],
-    cull: bool,
+    vertices: np.ndarray, faces: np.ndarray, focal_length: float, img_hw: tuple[int, int], cull: bool
 ) -> _Triangles:
     """Project, cull, and make the edge functions. Python floats throughout: a NumPy one would promote to float64."""
     inverse_z = 1 / np.maximum(vertices[:, 2], np.float32(NEAR))
     scale = float(focal_length) * inverse_z
     # Half a pixel off, so that pixel centres are whole numbers here.
-    x = (vertices[:, 0] * scale + (float(centre[0]) - 0.5))[faces]  # (F, 3)
-    y = (vertices[:, 1] * scale + (float(centre[1]) - 0.5))[faces]
+    x = (vertices[:, 0] * scale + (img_hw[1] / 2 - 0.5))[faces]  # (F, 3)
+    y = (vertices[:, 1] * scale + (img_hw[0] / 2 - 0.5))[faces]
     area = (x[:, 1] - x[:, 0]) * (y[:, 2] - y[:, 0]) - (x[:, 2] - x[:, 0]) * (y[:, 1] - y[:, 0])
     # y points down, so a face that shows its outside has a negative area.
     facing = (-area if cull else np.abs(area)) > 1e-9
@@ -245,7 +224,6 @@ def render_meshes(
     meshes: Sequence[Mesh],
     faces: np.ndarray,
     focal_length: float,
-    principal_point: tuple[float, float] | None = None,
     light: Sequence[float] = LIGHT,
     ambient: float = 0.4,
     opacity: float = 1.0,
@@ -258,7 +236,6 @@ def render_meshes(
         meshes: per person the vertices, shape (V, 3), m, camera frame, and the colour, shape (3,) or (V, 3), [0, 1].
         faces: shape (F, 3), shared by all.
         focal_length: px.
-        principal_point: (x, y), px; the image centre by default.
         light: direction towards the light, shape (3,), camera frame, of any length.
         ambient: share of the light that comes from everywhere, [0, 1].
         opacity: share of the mesh's colour in the result, [0, 1].
@@ -273,10 +250,8 @@ def render_meshes(
     if not meshes:
         return image, coverage
     vertices, colours, faces = _join(meshes, faces, light, ambient)
-    if principal_point is not None:
-        principal_point = (principal_point[0] * supersample, principal_point[1] * supersample)
     size = (height * supersample, width * supersample)
-    seen = rasterize(vertices, faces, focal_length * supersample, size, principal_point)
+    seen = rasterize(vertices, faces, focal_length * supersample, size)
     if not len(seen.pixel):
         return image, coverage
 

@@ -75,9 +75,9 @@ def test_batches_do_not_depend_on_workers_nor_on_the_start(tmp_path):
     ]
     assert all(array.dtype == np.float32 and np.isfinite(array).all() for array in plain[0])
     for workers in (1, 2, 4):
-        for one, other in zip(plain, load_batches(TrainDataset(config).batch, workers), strict=False):
+        for one, other in zip(plain, islice(load_batches(TrainDataset(config).batch, workers), 6), strict=True):
             assert_same(one, other)
-    for one, other in zip(plain[3:], load_batches(TrainDataset(config).batch, 2, start=3), strict=False):
+    for one, other in zip(plain[3:], islice(load_batches(TrainDataset(config).batch, 2, start=3), 3), strict=True):
         assert_same(one, other)
     other_seed = replace(config, train=TrainConfig(seed=4))
     assert (TrainDataset(other_seed).batch(0)[0] != plain[0][0]).any()
@@ -200,7 +200,7 @@ def test_a_bad_image_stops_or_is_skipped(tmp_path, workers, caplog):
     dataset = TrainDataset(make_config([source], bad_image="skip"))
     seen = people(islice(load_batches(dataset.batch, workers, 0, 3), 3))  # two epochs
     np.testing.assert_array_equal(np.bincount(seen), [6, 2, 2, 2])  # row 0 comes after rows 4 and 5
-    assert dataset.skipped == 6 and "row 4" in caplog.text  # row 4 meets row 5 as well
+    assert "row 4" in caplog.text and caplog.text.count("skipped") == 6  # row 4 meets row 5 as well
     with pytest.raises(InputError, match="row 4"):
         list(load_batches(EvalDataset(source, MODEL, 2).batch, workers, 0, 3))
     for picture in (tmp_path / "a").iterdir():

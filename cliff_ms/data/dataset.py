@@ -1,7 +1,6 @@
 """What is trained and evaluated on: annotation files, mixed, ordered and sharded, as batches (see `BATCH_FIELDS`)."""
 
 import logging
-import threading
 
 import numpy as np
 
@@ -21,11 +20,12 @@ class TrainDataset:
     """An endless row of augmented samples, cut into batches.
 
     The sources are mixed by partition: an epoch is as long as the longest source, one uniform draw per place picks the
-    source by its share, and a source gives its rows in a shuffled order in which none comes again before all have been.
-    Epochs follow each other without a gap, so every sample of an epoch is used, and a batch may hold the end of one and
-    the start of the next. Global batch g takes the places g B R to (g + 1) B R for R ranks of B samples each; the ranks
-    share it. Order and augmentation of a place depend on the seed, the epoch and the place only: neither on the number
-    of workers nor on where a run was resumed. R ranks of B see together what one rank of R B sees.
+    source by its share, and a source gives its rows in a shuffled order in which, within an epoch, none comes again
+    before all have been. Epochs follow each other without a gap, so every sample of an epoch is used, and a batch may
+    hold the end of one and the start of the next. Global batch g takes the places g B R to (g + 1) B R for R ranks of B
+    samples each; the ranks share it. Order and augmentation of a place depend on the seed, the epoch and the place
+    only: neither on the number of workers nor on where a run was resumed. R ranks of B see together what one rank of
+    R B sees.
 
     Args:
         config: The whole configuration.
@@ -34,7 +34,6 @@ class TrainDataset:
 
     Attributes:
         epoch_length: Samples of an epoch, all ranks together.
-        skipped: How often a bad image was replaced.
 
     Raises:
         InputError: What `Source` raises; a source without a row to learn from; an occluder that cannot be used.
@@ -57,8 +56,6 @@ class TrainDataset:
         self._rank, self._world_size = rank, world_size
         self._orders: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         self.epoch_length = max(len(rows) for rows in self._rows)
-        self.skipped = 0
-        self._lock = threading.Lock()
 
     def batch(self, index: int) -> Batch:
         """Load one batch.
@@ -87,8 +84,6 @@ class TrainDataset:
             except InputError as error:
                 if not self._skip_bad:
                     raise InputError(f"{error} Set data.bad_image to 'skip' to train without it.") from None
-                with self._lock:
-                    self.skipped += 1
                 log.warning("skipped, another sample of the file takes its place: %s", error)
         raise InputError(f"Annotation file '{source.path}': {attempts} images in a row cannot be read; see the log.")
 

@@ -7,7 +7,7 @@ from cliff_ms.config import ModelConfig
 from cliff_ms.keypoints import JOINT_SETS
 from cliff_ms.models.hrnet import HRNet
 from cliff_ms.models.keypoint_encoder import KeypointEncoder
-from cliff_ms.models.regressor import MeanParams, Regressor
+from cliff_ms.models.regressor import Regressor
 from cliff_ms.models.resnet import resnet18, resnet50
 from cliff_ms.models.smpl import SMPL
 from cliff_ms.rotation import rot6d_to_rotmat
@@ -31,7 +31,6 @@ class CLIFF(nn.Cell):
         location_input (bool): Feed bbox_info to the regressor (CI of Table 2). Default: True.
         width (float): Channel multiplier of 'res18' and 'keypoints'. Default: 1.0.
         joint_set (str): 'coco17' or 'openpose25', of 'keypoints'. Default: 'coco17'.
-        mean_params (MeanParams): Where the regressor starts. Default: a standing person.
 
     Inputs:
         - **inputs** (Tensor) - What the encoder reads, float32: a crop (B, 3, H, W), RGB, normalised by ImageNet's mean
@@ -55,7 +54,6 @@ class CLIFF(nn.Cell):
         location_input: bool = True,
         width: float = 1.0,
         joint_set: str = "coco17",
-        mean_params: MeanParams | None = None,
     ) -> None:
         super().__init__()
         if encoder not in ENCODERS:
@@ -66,7 +64,7 @@ class CLIFF(nn.Cell):
         # whole body, and how it turns depends on the pose: keypoints need the products of the two.
         size = self.encoder.out_channels
         hidden = {"relu": True, "hidden_size": size} if self.reads_keypoints else {}
-        self.regressor = Regressor(size, location_input, mean_params, **hidden)
+        self.regressor = Regressor(size, location_input, **hidden)
 
     def regress(self, inputs: Tensor, bbox_info: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """pose6d (B, 144), betas (B, 10) and pred_cam_crop (B, 3), in the precision that the parts compute in."""

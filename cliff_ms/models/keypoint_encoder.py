@@ -2,6 +2,8 @@
 
 from mindspore import Tensor, nn, ops
 
+_BLOCKS = 2
+
 
 class KeypointEncoder(nn.Cell):
     r"""A person's 2D keypoints to a feature: a residual MLP in the manner of Martinez et al. (ICCV 2017).
@@ -10,7 +12,6 @@ class KeypointEncoder(nn.Cell):
         num_keypoints (int): K, 17 for COCO or 25 for OpenPose.
         location_input (bool): Read bbox_info too (CI of Table 2). Default: True.
         out_channels (int): Length of the feature. Default: 1024.
-        num_blocks (int): Residual blocks. Default: 2.
 
     Inputs:
         - **keypoints** (Tensor) - (B, K, 3), x and y relative to the box centre in units of half the box height (see
@@ -28,15 +29,13 @@ class KeypointEncoder(nn.Cell):
         ``CPU``
     """
 
-    def __init__(
-        self, num_keypoints: int, location_input: bool = True, out_channels: int = 1024, num_blocks: int = 2
-    ) -> None:
+    def __init__(self, num_keypoints: int, location_input: bool = True, out_channels: int = 1024) -> None:
         super().__init__()
         self.num_keypoints = num_keypoints
         self.location_input = location_input
         self.out_channels = out_channels
         self.stem = nn.Dense(3 * num_keypoints + 3 * location_input, out_channels)
-        self.blocks = nn.SequentialCell([ResidualBlock(out_channels) for _ in range(num_blocks)])
+        self.blocks = nn.SequentialCell([ResidualBlock(out_channels) for _ in range(_BLOCKS)])
 
     def construct(self, keypoints: Tensor, bbox_info: Tensor) -> Tensor:
         if keypoints.shape[1:] != (self.num_keypoints, 3):

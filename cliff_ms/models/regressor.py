@@ -11,6 +11,7 @@ from cliff_ms.keypoints import SMPL24
 from cliff_ms.rotation import rotmat_to_rot6d
 
 POSE_SIZE, SHAPE_SIZE, CAMERA_SIZE, BBOX_SIZE = 6 * len(SMPL24), 10, 3, 3
+_ITERATIONS = 3
 
 
 @dataclass(frozen=True)
@@ -42,13 +43,11 @@ def standing_mean_params() -> MeanParams:
 
 
 class Regressor(nn.Cell):
-    r"""Iterative error feedback: three passes through one set of weights, each adding a correction.
+    r"""Iterative error feedback from a standing person: three passes through one set of weights, each a correction.
 
     Args:
         feature_size (int): C, length of the encoder's feature.
         location_input (bool): Feed bbox_info (CI of Table 2); without it this is HMR's regressor. Default: True.
-        mean_params (MeanParams): The starting point. Default: a standing person.
-        iterations (int): Default: 3.
         relu (bool): A ReLU after either hidden layer, where HMR has dropout and is linear. Default: False.
         hidden_size (int): Default: 1024.
 
@@ -67,14 +66,11 @@ class Regressor(nn.Cell):
         self,
         feature_size: int,
         location_input: bool = True,
-        mean_params: MeanParams | None = None,
-        iterations: int = 3,
         relu: bool = False,
         hidden_size: int = 1024,
     ) -> None:
         super().__init__()
         self.location_input = location_input
-        self.iterations = iterations
         state_size = POSE_SIZE + SHAPE_SIZE + CAMERA_SIZE
         self.fc1 = nn.Dense(feature_size + BBOX_SIZE * location_input + state_size, hidden_size)
         self.after1 = nn.ReLU() if relu else nn.Dropout(p=0.5)
@@ -84,7 +80,7 @@ class Regressor(nn.Cell):
         self.decpose = nn.Dense(hidden_size, POSE_SIZE, weight_init=XavierUniform(gain=0.01))
         self.decshape = nn.Dense(hidden_size, SHAPE_SIZE, weight_init=XavierUniform(gain=0.01))
         self.deccam = nn.Dense(hidden_size, CAMERA_SIZE, weight_init=XavierUniform(gain=0.01))
-        mean = mean_params or standing_mean_params()
+        mean = standing_mean_params()
         self.init_pose = _frozen(mean.pose6d, "init_pose")
         self.init_shape = _frozen(mean.betas, "init_shape")
         self.init_cam = _frozen(mean.cam, "init_cam")
@@ -96,7 +92,7 @@ class Regressor(nn.Cell):
         pose6d = ops.broadcast_to(self.init_pose, (batch, POSE_SIZE))
         betas = ops.broadcast_to(self.init_shape, (batch, SHAPE_SIZE))
         cam = ops.broadcast_to(self.init_cam, (batch, CAMERA_SIZE))
-        for _ in range(self.iterations):
+        for _ in range(_ITERATIONS):
             hidden = ops.cat((feature, pose6d, betas, cam), 1)
             hidden = self.after2(self.fc2(self.after1(self.fc1(hidden))))
             pose6d = pose6d + self.decpose(hidden)
