@@ -25,7 +25,7 @@ PYTHON=.venv/bin/python
 stamp=.venv/$(basename "$requirements").sha256
 wanted=$(cat requirements*.txt | sha256sum)
 if [[ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]]; then
-  echo "Installing $requirements into .venv (about 1.5 GB, some minutes the first time) ..."
+  echo "Installing $requirements into .venv (4 GB on disk, some minutes the first time) ..."
   "$PYTHON" -m pip install --quiet --disable-pip-version-check -r "$requirements"
   echo "$wanted" > "$stamp"
 fi
