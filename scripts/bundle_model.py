@@ -1,7 +1,8 @@
 """Put a trained keypoint model into model_zoo/, with its scores on the held-out people in its side-car.
 
     python train.py --config configs/cliff_keypoints.yaml
-    python scripts/bundle_model.py outputs/cliff_keypoints
+    python scripts/bundle_model.py outputs/cliff_keypoints      or, of a second training that began with its weights
+    python scripts/bundle_model.py outputs/cliff_keypoints_2
 
 Prints the table of model_zoo/README.md and the sha256 for model_zoo/manifest.yaml.
 """
@@ -40,9 +41,10 @@ def main() -> int:
     config = load_config(args.run_dir / "config.yaml")
     arrays, meta = load_weights(args.run_dir / "checkpoints" / "final.ckpt")
     samples = config.train.steps * config.data.batch_size * config.train.accumulate
+    first = config.train.pretrained
     origin = (
-        f"Trained by train.py --config configs/{args.run_dir.name}.yaml on {samples / 1e6:.1f} million synthetic "
-        f"samples, seed {config.train.seed}."
+        f"{load_side_car(Path(first)).origin + ' Then' if first else 'Trained'} by train.py --config "
+        f"configs/cliff_keypoints.yaml on {samples / 1e6:.1f} million synthetic samples, seed {config.train.seed}."
     )
     save_weights(BUNDLED_MODEL, arrays, dataclasses.replace(meta, origin=origin, metrics={}))
     rows, metrics = [], {}
