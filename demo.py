@@ -1,7 +1,6 @@
 """People in photos, folders and videos to 3D bodies in the camera of the full image."""
 
 import argparse
-import math
 import time
 from pathlib import Path
 
@@ -31,12 +30,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--engine", choices=ENGINES, default="mindspore", help="runs the network")
     parser.add_argument("--batch_size", type=int, default=1, help="people that go through the network at once")
     parser.add_argument("--obj", action="store_true", help="also write each person of a photo as OBJ")
-    parser.add_argument(
-        "--output_dir",
-        type=Path,
-        default=Path("outputs/demo"),
-        help="for npz, pictures, GLB, page; default: %(default)s",
-    )
+    parser.add_argument("--output_dir", type=Path, default=Path("outputs/demo"), help="default: %(default)s")
     cli.add_device_argument(parser)
     return parser.parse_args()
 
@@ -48,7 +42,7 @@ def main() -> int:
         raise InputError("Say where the people are: --boxes FILE, --keypoints FILE, or --detector (see --help).")
     if args.detector is not None and (args.boxes or args.keypoints):
         raise InputError("--detector finds the people itself: leave it out, or leave out --boxes and --keypoints.")
-    if (args.focal_length is not None and not 0 < args.focal_length < math.inf) or args.batch_size < 1:
+    if (args.focal_length is not None and not 0 < args.focal_length < float("inf")) or args.batch_size < 1:
         raise InputError("--focal_length (px) and --batch_size must be positive numbers.")
     inputs, output_dir = find_inputs(args.input), prepare_output_dir(args.output_dir)
     boxes = read_boxes(args.boxes, args.box_format) if args.boxes else None
