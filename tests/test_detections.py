@@ -263,5 +263,5 @@ def test_pairing_by_row(put):
     swapped = detections.Detections(boxes.boxes[::-1], boxes.scores)
     with pytest.raises(InputError, match="a.jpg, row 0: no visible joint lies in the box .*same order"):
         detections.pair(swapped, keypoints, "a.jpg")
-    with pytest.raises(InputError, match="a.jpg: the boxes are 1, those with keypoints 2"):
+    with pytest.raises(InputError, match="a.jpg: boxes: 1, people with 6 or more visible joints: 2;"):
         detections.pair(detections.Detections(boxes.boxes[:1], boxes.scores[:1]), keypoints, "a.jpg")

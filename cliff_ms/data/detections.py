@@ -160,8 +160,8 @@ def pair(boxes: Detections, keypoints: Detections, where: str) -> Detections:
     """
     if len(boxes.boxes) != len(keypoints.boxes):
         raise InputError(
-            f"{where}: the boxes are {len(boxes.boxes)}, those with keypoints {len(keypoints.boxes)} (not counting "
-            f"fewer than {MIN_JOINTS} visible joints): one row of each per person was expected, in the same order."
+            f"{where}: boxes: {len(boxes.boxes)}, people with {MIN_JOINTS} or more visible joints: "
+            f"{len(keypoints.boxes)}; one row of each per person was expected, in the same order."
         )
     for k, (box, joints) in enumerate(zip(boxes.boxes, keypoints.keypoints, strict=True)):
         xy = joints[joints[:, 2] > MIN_CONFIDENCE, :2]
