@@ -31,7 +31,7 @@ def _check_range(section: str, config: object, names: str, low: float, high: flo
     for name in names.split():
         value = getattr(config, name)
         if not (math.isfinite(value) and low <= value <= high):
-            bounds = f"from {low} to {high}" if high < math.inf else f"at least {low}, and finite"
+            bounds = f"from {low} to {high}" if high < math.inf else f"finite and at least {low}"
             raise InputError(f"{section}.{name} must be {bounds}, but got {value}.")
 
 

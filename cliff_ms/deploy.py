@@ -93,7 +93,7 @@ def _session(path: Path):  # noqa: ANN202  its type is known only once the optio
         raise InputError("The ONNX Runtime engine needs the package onnxruntime: pip install onnxruntime.") from None
     try:
         return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    except Exception as error:
+    except Exception as error:  # ONNX Runtime raises classes of its own, with no other base
         raise InputError(f"{path} is not a readable ONNX file, or truncated ({str(error).splitlines()[0]}).") from None
 
 

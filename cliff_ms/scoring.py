@@ -285,7 +285,7 @@ class Evaluator:
     def _prediction(self, betas: np.ndarray, rotmats: np.ndarray, gender: np.ndarray | None) -> _Posed:
         vertices, joints = self.pose(betas, rotmats, np.full(len(betas), "n"))
         pelvis = joints[:, _PELVIS]
-        if self._protocol.pve == "gendered" and gender is not None:
+        if self._protocol.pve == "gendered":
             vertices, of_gender = self.pose(betas, rotmats, gender)
             pelvis = of_gender[:, _PELVIS]
         return _Posed(joints, rotmats, vertices, pelvis)

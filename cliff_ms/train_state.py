@@ -58,17 +58,19 @@ def check_folder(output_dir: Path, config: Config, resume: bool) -> None:
         raise InputError(f"'{output_dir}' already holds a training: go on with --resume, or choose another folder.")
 
 
-def open_folder(output_dir: Path, config: Config, resume: bool) -> None:
-    """Make the folder of a new training, or check that of one to resume; arguments as `check_folder`.
+def make_folder(output_dir: Path, config: Config) -> None:
+    """Make the folder of a new training: from now on `check_folder` refuses it to others.
+
+    Args:
+        output_dir: OUTPUT_DIR.
+        config: The configuration, which is written into it.
 
     Raises:
-        InputError: What `check_folder` raises; a folder that cannot be written.
+        InputError: The folder cannot be written.
     """
-    check_folder(output_dir, config, resume)
     prepare_output_dir(output_dir / "checkpoints")
-    if not resume:
-        with atomic_path(output_dir / "config.yaml") as temporary:
-            temporary.write_text(yaml.safe_dump(to_dict(config), sort_keys=False), encoding="utf-8")
+    with atomic_path(output_dir / "config.yaml") as temporary:
+        temporary.write_text(yaml.safe_dump(to_dict(config), sort_keys=False), encoding="utf-8")
 
 
 def save_state(output_dir: Path, arrays: dict[str, np.ndarray], progress: Progress, keep: int) -> None:

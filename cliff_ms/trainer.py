@@ -36,7 +36,7 @@ from cliff_ms.models.cliff import CLIFF, build_model
 from cliff_ms.models.dropout import seed_dropouts
 from cliff_ms.synthetic.stream import KeypointStream
 from cliff_ms.train_log import TrainLog
-from cliff_ms.train_state import Progress, check_folder, load_state, open_folder, save_state
+from cliff_ms.train_state import Progress, check_folder, load_state, make_folder, save_state
 from cliff_ms.train_step import FIRST_SCALE, CLIFFTrainOneStepCell, CLIFFWithLoss, build_smpl, freeze_norm, set_fp16
 from cliff_ms.validation import Validator
 
@@ -76,7 +76,8 @@ def train(
     recorder = None
     if rank == 0:
         validator = Validator(network_with_loss(build_model(config.model), config, body), config, body)
-        open_folder(output_dir, config, resume)  # only now: a folder with a training in it is not used twice
+        if not resume:
+            make_folder(output_dir, config)  # only now: after a mistake in the configuration it can still be used
         recorder = Recorder(trainer, validator, output_dir, body)
     first = trainer.progress.step * config.train.accumulate
     batches = load_batches(load, config.data.workers, start=first)

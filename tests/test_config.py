@@ -62,9 +62,9 @@ def test_file_with_overrides_and_back(tmp_path):
         (["augment.scale=2"], "augment.scale must be from 0 to 0.9"),
         (["data.train=[{annotations: a.npz, weight: 1.5}, {annotations: b.npz, weight: -0.5}]"], "data.weight must be"),
         (["data.train=[{annotations: a.npz, weight: .nan}]"], "data.weight must be from 0 to 1, but got nan"),
-        (["loss.vertices=-1"], "loss.vertices must be at least 0"),
+        (["loss.vertices=-1"], "loss.vertices must be finite and at least 0"),
         (["train.seed=-1"], "train.seed must be from 0"),
-        (["model.width=0"], "model.width must be at least 0.01"),
+        (["model.width=0"], "model.width must be finite and at least 0.01"),
         (["model={encoder: hr48, crop_hw: [64, 48]}"], "multiples of 32 px"),
     ],
 )

@@ -18,7 +18,7 @@ from cliff_ms.config import TrainConfig, load_config
 from cliff_ms.errors import InputError
 from cliff_ms.models.cliff import build_model
 from cliff_ms.train_log import EventFile, TrainLog
-from cliff_ms.train_state import Progress, load_state, open_folder, save_state
+from cliff_ms.train_state import Progress, check_folder, load_state, save_state
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = ROOT / "configs" / "smoke.yaml"
@@ -118,7 +118,7 @@ def test_mistakes_are_one_sentence(finished, tmp_path):
     assert done.returncode == 2 and "train.seed was 0 and is 3" in done.stderr
     assert "Traceback" not in done.stderr
     with pytest.raises(InputError, match="no training to resume"):
-        open_folder(tmp_path / "none", load_config(CONFIG), resume=True)
+        check_folder(tmp_path / "none", load_config(CONFIG), resume=True)
 
 
 ARRAYS = {"a": np.arange(5, dtype=np.float32), "n": np.array(3, np.int32)}
