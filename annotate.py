@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from cliff_ms import cli, runtime
-from cliff_ms.body import load_body
+from cliff_ms.body.files import load_body
 
 
 def parse_args() -> argparse.Namespace:
@@ -35,8 +35,8 @@ def main() -> int:
     """Check what was given, then annotate."""
     args = parse_args()
     device = runtime.setup_device(args.device_target)
-    from cliff_ms.annotator import Job, annotate, check_job, load_annotator_config
-    from cliff_ms.annotator_report import summarise, write_contact_sheet
+    from cliff_ms.annotation.annotator import Job, annotate, check_job, load_annotator_config
+    from cliff_ms.annotation.report import summarise, write_contact_sheet
 
     job = Job(load_annotator_config(args.config), args.ckpt, args.annotations, args.image_dir, args.output)
     body = load_body(job.config.body or None)

@@ -3,8 +3,10 @@
 import argparse
 from pathlib import Path
 
-from cliff_ms import torch_weights
-from cliff_ms.checkpoint import (
+from cliff_ms.cli import run
+from cliff_ms.io.files import check_not_overwritten
+from cliff_ms.weights import pytorch as torch_weights
+from cliff_ms.weights.checkpoint import (
     TORCH_SUFFIXES,
     WEIGHT_SUFFIXES,
     check_output,
@@ -12,8 +14,6 @@ from cliff_ms.checkpoint import (
     save_weights,
     side_car,
 )
-from cliff_ms.cli import run
-from cliff_ms.files import check_not_overwritten
 
 
 def parse_args() -> argparse.Namespace:

@@ -5,13 +5,13 @@ import time
 from pathlib import Path
 
 from cliff_ms import cli, runtime
-from cliff_ms.body import load_body
+from cliff_ms.body.files import load_body
 from cliff_ms.data.detections import BOX_FORMATS, read_boxes, read_keypoints
-from cliff_ms.detect import load_detector
-from cliff_ms.engine import ENGINES, bundled_model
-from cliff_ms.errors import InputError
-from cliff_ms.files import prepare_output_dir
-from cliff_ms.media import find_inputs
+from cliff_ms.inference.detectors import load_detector
+from cliff_ms.io.errors import InputError
+from cliff_ms.io.files import prepare_output_dir
+from cliff_ms.io.images import find_inputs
+from cliff_ms.weights.engine import ENGINES, bundled_model
 
 
 def parse_args() -> argparse.Namespace:
@@ -55,7 +55,7 @@ def main() -> int:
         )
 
     device = runtime.setup_device(args.device_target)
-    from cliff_ms.demo import Demo, Finder, load_predictor
+    from cliff_ms.inference.demo import Demo, Finder, load_predictor
 
     predictor, meta = load_predictor(args.ckpt or bundled_model(), body, args.engine, args.batch_size)
     find = Finder(boxes, keypoints, detector, args.boxes, args.keypoints)

@@ -4,12 +4,12 @@ import argparse
 from pathlib import Path
 
 from cliff_ms import cli, runtime
-from cliff_ms.checkpoint import load_side_car
 from cliff_ms.config import load_config
-from cliff_ms.engine import ENGINES, HELD_OUT, bundled_model, check_model
-from cliff_ms.errors import InputError
-from cliff_ms.files import prepare_output_dir
-from cliff_ms.protocols import KEYPOINTS, PROTOCOLS, find_protocol
+from cliff_ms.evaluation.protocols import KEYPOINTS, PROTOCOLS, find_protocol
+from cliff_ms.io.errors import InputError
+from cliff_ms.io.files import prepare_output_dir
+from cliff_ms.weights.checkpoint import load_side_car
+from cliff_ms.weights.engine import ENGINES, HELD_OUT, bundled_model, check_model
 
 
 def parse_args() -> argparse.Namespace:
@@ -58,7 +58,7 @@ def main() -> int:
     if args.config:
         check_model(load_config(args.config), meta, str(ckpt))
     device = runtime.setup_device(args.device_target)
-    from cliff_ms.evaluate import Job, evaluate, tables, write_report
+    from cliff_ms.evaluation.evaluate import Job, evaluate, tables, write_report
 
     print(f"{args.dataset}, protocol '{protocol.name}' ({protocol.source})\nweights: {meta.origin}")
     print(f"engine: {args.engine}; device of MindSpore: {device}")

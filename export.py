@@ -9,8 +9,8 @@ import argparse
 from pathlib import Path
 
 from cliff_ms import cli, runtime
-from cliff_ms.body import load_body
-from cliff_ms.errors import InputError
+from cliff_ms.body.files import load_body
+from cliff_ms.io.errors import InputError
 
 FORMATS = ("mindir", "onnx", "air")
 
@@ -39,8 +39,8 @@ def main() -> None:
         raise InputError("--body goes with --with_smpl.")
     body = load_body(args.body) if args.with_smpl else None
     runtime.setup_device(args.device_target)
-    from cliff_ms.checkpoint import load_model
-    from cliff_ms.deploy import export_network
+    from cliff_ms.weights.checkpoint import load_model
+    from cliff_ms.weights.export import export_network
 
     cliff, meta = load_model(args.ckpt)
     difference = export_network(cliff, meta, args.target, args.format, args.batch_size, body)

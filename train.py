@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from cliff_ms import cli, runtime
-from cliff_ms.body import load_body
+from cliff_ms.body.files import load_body
 from cliff_ms.config import load_config
 
 
@@ -35,7 +35,7 @@ def main() -> int:
     body = load_body(config.body or None)
     device = runtime.setup_device(args.device_target)
     rank, world_size = runtime.setup_distributed()
-    from cliff_ms.trainer import train
+    from cliff_ms.training.trainer import train
 
     if rank == 0:
         print(f"training {args.config} on {device} with {world_size} worker(s), into {output_dir}")

@@ -7,7 +7,7 @@ from cliff_ms import runtime as runtime  # sets the CPU kernel work-around befor
 __version__ = "0.1.0"
 __all__ = ["CLIFF", "SMPL", "load_body"]
 
-_HOME = {"CLIFF": "cliff_ms.models.cliff", "SMPL": "cliff_ms.models.smpl", "load_body": "cliff_ms.body"}
+_HOME = {"CLIFF": "cliff_ms.models.cliff", "SMPL": "cliff_ms.body.smpl", "load_body": "cliff_ms.body.files"}
 
 
 def __getattr__(name: str) -> object:

@@ -5,7 +5,7 @@ import logging
 import sys
 from collections.abc import Callable
 
-from cliff_ms.errors import InputError
+from cliff_ms.io.errors import InputError
 from cliff_ms.runtime import DEVICE_TARGETS
 
 

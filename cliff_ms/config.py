@@ -12,8 +12,8 @@ from pathlib import Path
 
 import yaml
 
-from cliff_ms.errors import InputError
-from cliff_ms.files import require_file
+from cliff_ms.io.errors import InputError
+from cliff_ms.io.files import require_file
 
 ENCODER_NAMES = ("res18", "res50", "hr48", "keypoints")
 BBOX_NORMS = ("eq5", "released")

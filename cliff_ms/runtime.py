@@ -4,7 +4,7 @@ import logging
 import os
 import signal
 
-from cliff_ms.errors import InputError
+from cliff_ms.io.errors import InputError
 
 # oneDNN's AVX-512 convolutions in the CPU wheel of MindSpore 2.10.0 are about 100 times slower than its AVX2 ones
 # (3x3, 64 channels: 4.1 s against 0.04 s). The library reads this variable at the first convolution.

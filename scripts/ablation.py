@@ -21,9 +21,9 @@ from matplotlib.ticker import PercentFormatter
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from cliff_ms import cli, runtime
-from cliff_ms.engine import HELD_OUT, load_network
-from cliff_ms.files import atomic_path, claim_folder, prepare_output_dir
-from cliff_ms.protocols import find_protocol, load_bodies
+from cliff_ms.evaluation.protocols import find_protocol, load_bodies
+from cliff_ms.io.files import atomic_path, claim_folder, prepare_output_dir
+from cliff_ms.weights.engine import HELD_OUT, load_network
 
 ROOT = Path(__file__).resolve().parent.parent
 ROWS = {  # name -> model.location_input, model.full_frame_loss
@@ -109,7 +109,7 @@ def _train(args: argparse.Namespace, focal: str, row: str, seed: int) -> Path:
 
 def _score(weights: Path, focal: str) -> "Scores":  # noqa: F821  imports MindSpore, after the device is chosen
     """Errors of each held-out person."""
-    from cliff_ms.scoring import EvalData, Evaluator
+    from cliff_ms.evaluation.scoring import EvalData, Evaluator
 
     protocol = find_protocol("synthetic", None)
     network, meta, batch_size = load_network(weights, "mindspore", 32)

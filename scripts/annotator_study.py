@@ -24,18 +24,18 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from cliff_ms import cli, runtime
-from cliff_ms.body import BUNDLED_BODY, Body, load_body
+from cliff_ms.body.files import BUNDLED_BODY, Body, load_body
+from cliff_ms.body.skinning import LANDMARKS
 from cliff_ms.camera import estimate_focal_length
 from cliff_ms.config import Config, DataConfig, LossConfig, ModelConfig, SourceConfig, TrainConfig
-from cliff_ms.files import atomic_path, claim_folder, prepare_output_dir
+from cliff_ms.io.files import atomic_path, claim_folder, prepare_output_dir
 from cliff_ms.keypoints import SPIN24, index_map
 from cliff_ms.rotation import rotmat_to_axis_angle
 from cliff_ms.synthetic.observation import Observer
-from cliff_ms.synthetic.skinning import LANDMARKS
 from cliff_ms.synthetic.world import World
 
 if TYPE_CHECKING:
-    from cliff_ms.annotator import Job
+    from cliff_ms.annotation.annotator import Job
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = ROOT / "configs" / "annotator_keypoints.yaml"
@@ -127,8 +127,8 @@ def make_people(path: Path, body: Body, count: int, seed: int, narrow: bool) -> 
 
 def annotations(folder: Path, body: Body, steps: int, eft_people: int) -> list[dict]:
     """Annotate the target in every way; a row of the table each."""
-    from cliff_ms.annotator import Job, annotate, check_job, load_annotator_config
-    from cliff_ms.annotator_report import summarise
+    from cliff_ms.annotation.annotator import Job, annotate, check_job, load_annotator_config
+    from cliff_ms.annotation.report import summarise
 
     config = replace(load_annotator_config(CONFIG), model=MODEL)
     no_prior = replace(config, loss=replace(config.loss, keypoints3d=0.0, pose=0.0, betas=0.0))
@@ -156,8 +156,8 @@ def annotations(folder: Path, body: Body, steps: int, eft_people: int) -> list[d
 
 def pretrained(output_dir: Path, people: Path, body: Body, model: ModelConfig, steps: int) -> Path:
     """Train with full supervision, or go on, or take what was trained; the weights."""
-    from cliff_ms.checkpoint import side_car
-    from cliff_ms.trainer import train
+    from cliff_ms.training.trainer import train
+    from cliff_ms.weights.checkpoint import side_car
 
     settings = TrainConfig(steps, 5e-4, (0.7, 0.92), clip_norm=1.0, ema=0.99, val_every=0, save_every=500, keep=1)
     config = Config(model, DataConfig(train=(SourceConfig(str(people)),), batch_size=256), loss=LOSS, train=settings)
@@ -180,12 +180,12 @@ def fit_each(job: "Job", body: Body, count: int) -> list[dict]:
     """
     from mindspore import ParameterTuple, Tensor, nn, ops
 
-    from cliff_ms.annotator import errors2d, joint_weights, run_network, training_config
-    from cliff_ms.annotator_report import errors3d
+    from cliff_ms.annotation.annotator import errors2d, joint_weights, run_network, training_config
+    from cliff_ms.annotation.report import errors3d
     from cliff_ms.data.dataset import EvalDataset
-    from cliff_ms.predict import mindspore_network
-    from cliff_ms.train_step import build_smpl
-    from cliff_ms.trainer import Trainer
+    from cliff_ms.inference.predict import mindspore_network
+    from cliff_ms.training.step import build_smpl
+    from cliff_ms.training.trainer import Trainer
 
     assign = ops.MultitypeFuncGraph("assign")
 
@@ -248,9 +248,9 @@ def fit_each(job: "Job", body: Body, count: int) -> list[dict]:
 
 def retrained(folder: Path, body: Body, steps: int) -> list[dict]:
     """Train fresh networks on the target with each kind of labels, and evaluate them on the held-out people."""
-    from cliff_ms.engine import HELD_OUT
-    from cliff_ms.evaluate import Job, evaluate
-    from cliff_ms.protocols import find_protocol
+    from cliff_ms.evaluation.evaluate import Job, evaluate
+    from cliff_ms.evaluation.protocols import find_protocol
+    from cliff_ms.weights.engine import HELD_OUT
 
     truth = dict(np.load(folder / "target.npz"))
     target = dict(np.load(folder / "annotated.work" / "target.npz"))

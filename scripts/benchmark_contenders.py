@@ -37,8 +37,8 @@ Call = Callable[[], list[np.ndarray]]
 def prepare(folder: Path, encoder: str, onnx_batches: list[int]) -> Call:
     """Not a contender: write the weights and the location feature for PyTorch, and the ONNX files."""
     from cliff_ms import camera
-    from cliff_ms.deploy import example_inputs, export_network
-    from cliff_ms.torch_weights import save_torch, to_torch
+    from cliff_ms.weights.export import example_inputs, export_network
+    from cliff_ms.weights.pytorch import save_torch, to_torch
 
     cliff, meta = _cliff(encoder)
     save_torch(folder / f"{encoder}.pt", to_torch({p.name: p.asnumpy() for p in cliff.get_parameters()}, meta))
@@ -73,7 +73,7 @@ def torch_encoder(folder: Path, encoder: str, batch: int) -> Call:
 
 def onnxruntime_cliff(folder: Path, encoder: str, batch: int) -> Call:
     """The exported network, as `demo.py --engine onnxruntime` runs it: rotations, betas, crop camera."""
-    from cliff_ms.deploy import example_inputs, onnx_network
+    from cliff_ms.weights.export import example_inputs, onnx_network
 
     run, meta, _ = onnx_network(folder / f"{encoder}_{batch}.onnx")
     inputs = [_images(batch), *example_inputs(meta.model, batch)[1:]]
@@ -159,8 +159,8 @@ def mindspore_train(folder: Path, encoder: str, batch: int, losses: bool) -> Cal
     from mindspore import dtype as mstype
 
     from cliff_ms import load_body
-    from cliff_ms.models.dropout import SeededDropout, seed_dropouts
-    from cliff_ms.train_step import CLIFFTrainOneStepCell, CLIFFWithLoss, build_smpl
+    from cliff_ms.training.dropout import SeededDropout, seed_dropouts
+    from cliff_ms.training.step import CLIFFTrainOneStepCell, CLIFFWithLoss, build_smpl
 
     class PlainLoss(nn.Cell):
         def __init__(self, cliff: nn.Cell) -> None:
@@ -188,7 +188,7 @@ def mindspore_train(folder: Path, encoder: str, batch: int, losses: bool) -> Cal
     step.set_train()
     rng = np.random.default_rng(0)
 
-    def call() -> list[np.ndarray]:  # as cliff_ms/trainer.py calls it
+    def call() -> list[np.ndarray]:  # as cliff_ms/training/trainer.py calls it
         key, rate = Tensor(rng.random(2, np.float32)), Tensor(LEARNING_RATE, mstype.float32)
         report, _ = step(True, Tensor(True), rate, key, Tensor([0.0], mstype.float32), *map(Tensor, people))
         report.asnumpy()
@@ -221,7 +221,7 @@ def torch_train(folder: Path, encoder: str, batch: int, losses: bool) -> Call:
 
 def rasterize_body(folder: Path) -> Call:
     """The z-buffer alone: the bundled body, as tall as the picture."""
-    from cliff_ms.render import rasterize
+    from cliff_ms.visual.render import rasterize
 
     vertices, faces, focal_length = _placed_body()
     return lambda: [rasterize(vertices, faces, focal_length, RENDER_HW).depth]
@@ -229,7 +229,7 @@ def rasterize_body(folder: Path) -> Call:
 
 def render_body(folder: Path) -> Call:
     """The overlay of the demo: rasterized, shaded and blended into the photo."""
-    from cliff_ms.render import PALETTE, render_overlay
+    from cliff_ms.visual.render import PALETTE, render_overlay
 
     vertices, faces, focal_length = _placed_body()
     photo = np.full((*RENDER_HW, 3), 127, np.uint8)
@@ -289,8 +289,8 @@ def _smplx_body(batch: int):  # noqa: ANN202  naming the types would load PyTorc
 def _cliff(encoder: str):  # noqa: ANN202  naming the types would load MindSpore in PyTorch's processes
     """CLIFF with the same weights in every process, and their description."""
     from cliff_ms import runtime  # before MindSpore, for which it sets the environment
-    from cliff_ms.checkpoint import WeightsMeta
     from cliff_ms.config import ModelConfig
+    from cliff_ms.weights.checkpoint import WeightsMeta
 
     runtime.setup_device("CPU")
     runtime.set_seed(0)

@@ -15,11 +15,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from cliff_ms import cli, runtime
-from cliff_ms.checkpoint import load_side_car, load_weights, save_weights, side_car
 from cliff_ms.config import load_config
-from cliff_ms.engine import BUNDLED_MODEL, HELD_OUT
-from cliff_ms.files import read_json
-from cliff_ms.protocols import find_protocol
+from cliff_ms.evaluation.protocols import find_protocol
+from cliff_ms.io.files import read_json
+from cliff_ms.weights.checkpoint import load_side_car, load_weights, save_weights, side_car
+from cliff_ms.weights.engine import BUNDLED_MODEL, HELD_OUT
 
 _KEYPOINTS = {"clean": "heldout", "openpose25": "heldout_openpose25", "noisy": "heldout_noisy", "half": "heldout_half"}
 _METRICS = ("mpjpe_mm", "pa_mpjpe_mm", "pve_mm", "global_rotation_deg")
@@ -36,7 +36,7 @@ def main() -> int:
     """Copy, score, write the scores."""
     args = parse_args()
     runtime.setup_device("CPU")
-    from cliff_ms.evaluate import Job, evaluate
+    from cliff_ms.evaluation.evaluate import Job, evaluate
 
     config = load_config(args.run_dir / "config.yaml")
     arrays, meta = load_weights(args.run_dir / "checkpoints" / "final.ckpt")

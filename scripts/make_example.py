@@ -17,10 +17,10 @@ from scipy.spatial.transform import Rotation
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from cliff_ms import SMPL, camera, load_body, runtime
-from cliff_ms.body import Body
+from cliff_ms.body.files import Body
+from cliff_ms.io.images import write_image
 from cliff_ms.keypoints import EXTRA21, OPENPOSE25, SMPL24, SMPL45
-from cliff_ms.media import write_image
-from cliff_ms.render import render_meshes
+from cliff_ms.visual.render import render_meshes
 
 IMG_HW = (720, 1280)
 FOCAL_LENGTH = 1100.0  # px

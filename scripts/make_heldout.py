@@ -25,9 +25,9 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from cliff_ms import cli
-from cliff_ms.body import load_body
-from cliff_ms.files import atomic_path, prepare_output_dir
-from cliff_ms.media import write_image
+from cliff_ms.body.files import load_body
+from cliff_ms.io.files import atomic_path, prepare_output_dir
+from cliff_ms.io.images import write_image
 from cliff_ms.synthetic.observation import Observer
 from cliff_ms.synthetic.scene import SceneMaker, annotate
 from cliff_ms.synthetic.world import MIN_SEEN, People

@@ -25,10 +25,10 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from cliff_ms import cli
-from cliff_ms.body import load_body
-from cliff_ms.errors import InputError
-from cliff_ms.files import atomic_path, claim_folder, prepare_output_dir
-from cliff_ms.media import IMAGE_EXTENSIONS, write_image
+from cliff_ms.body.files import load_body
+from cliff_ms.io.errors import InputError
+from cliff_ms.io.files import atomic_path, claim_folder, prepare_output_dir
+from cliff_ms.io.images import IMAGE_EXTENSIONS, write_image
 from cliff_ms.synthetic.scene import SceneMaker
 
 _ANNOTATIONS = "annotations.npz"

@@ -15,9 +15,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from cliff_ms import cli, runtime
 from cliff_ms.config import load_config
-from cliff_ms.errors import InputError
-from cliff_ms.files import prepare_output_dir
-from cliff_ms.train_state import check_folder
+from cliff_ms.io.errors import InputError
+from cliff_ms.io.files import prepare_output_dir
+from cliff_ms.training.state import check_folder
 
 
 def visible_devices(device_target: str) -> tuple[str, int]:

@@ -1,7 +1,7 @@
 """CLIFF's training step in plain PyTorch for `benchmark.py`: the body, the camera of the full image, loss and Adam.
 
-The losses are those of Eq. (10) as `cliff_ms/losses.py` defines them, for cameras that see somebody; the bounds for
-those that do not are left out.
+The losses are those of Eq. (10) as `cliff_ms/training/losses.py` defines them, for cameras that see somebody; the
+bounds for those that do not are left out.
 """
 
 from collections.abc import Callable

@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from cliff_ms.errors import InputError
-from cliff_ms.files import atomic_path, normalise_name, read_json, read_npz, require_file
+from cliff_ms.io.errors import InputError
+from cliff_ms.io.files import atomic_path, normalise_name, read_json, read_npz, require_file
 from cliff_ms.keypoints import JOINT_SETS, SMPL24, SPIN24
 
 _PIXELS_PER_SCALE = 200  # SPIN's and the authors' unit of `scale`

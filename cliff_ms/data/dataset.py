@@ -9,7 +9,7 @@ from cliff_ms.data.loader import Batch
 from cliff_ms.data.occlusion import load_occluders
 from cliff_ms.data.source import BATCH_FIELDS as BATCH_FIELDS
 from cliff_ms.data.source import Source, collate
-from cliff_ms.errors import InputError
+from cliff_ms.io.errors import InputError
 
 _MAX_BAD_IMAGES = 100  # in a row: then it is not the odd bad file, but the folder or the disk
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from cliff_ms.data.keypoint_files import ANY_IMAGE, KeypointPerson, read_people
-from cliff_ms.errors import InputError
-from cliff_ms.files import normalise_name, read_json, read_npz, require_file
+from cliff_ms.io.errors import InputError
+from cliff_ms.io.files import normalise_name, read_json, read_npz, require_file
 from cliff_ms.keypoints import JOINT_SETS
 
 BOX_FORMATS = ("xyxy", "xywh")

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from cliff_ms.errors import InputError
-from cliff_ms.files import normalise_name, read_json, require_file
+from cliff_ms.io.errors import InputError
+from cliff_ms.io.files import normalise_name, read_json, require_file
 from cliff_ms.keypoints import JOINT_SETS
 
 # The key of keypoints that come without an image name: OpenPose writes one file per image and names none inside.

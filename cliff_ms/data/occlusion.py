@@ -9,8 +9,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from cliff_ms.errors import InputError
-from cliff_ms.media import quiet_opencv
+from cliff_ms.io.errors import InputError
+from cliff_ms.io.images import quiet_opencv
 
 _MAX_COUNT = 8
 _SIDES = (0.1, 0.6)  # longer side of an occluder relative to the crop's shorter one

@@ -11,9 +11,9 @@ from cliff_ms.config import AugmentConfig, ModelConfig, SourceConfig
 from cliff_ms.data.annotations import load_annotations
 from cliff_ms.data.augment import Sample, augment, channel_noise, crop_to_input, cut
 from cliff_ms.data.crop import crop_rounded, fitting_reduction, normalize_image, normalize_keypoints
+from cliff_ms.data.decoding import Picture
 from cliff_ms.data.occlusion import occlude
-from cliff_ms.data.pictures import Picture
-from cliff_ms.errors import InputError
+from cliff_ms.io.errors import InputError
 from cliff_ms.keypoints import convert_keypoints
 
 # One batch is a plain tuple of float32 arrays in this order (B samples; px of the frame, see `augment.Sample`):

@@ -3,13 +3,13 @@
 from mindspore import Tensor, nn
 
 from cliff_ms import camera
+from cliff_ms.body.smpl import SMPL
 from cliff_ms.config import ModelConfig
 from cliff_ms.keypoints import JOINT_SETS
 from cliff_ms.models.hrnet import HRNet
 from cliff_ms.models.keypoint_encoder import KeypointEncoder
 from cliff_ms.models.regressor import Regressor
 from cliff_ms.models.resnet import resnet18, resnet50
-from cliff_ms.models.smpl import SMPL
 from cliff_ms.rotation import rot6d_to_rotmat
 
 # Each takes (width, joint_set, location_input) and uses what concerns it.

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from cliff_ms.media import read_image
+from cliff_ms.io.images import read_image
 
 _FINE = 2  # backgrounds are computed at one over this of the picture's size
 _GRAIN = np.random.default_rng(0).normal(size=(128, 128, 3)).astype(np.float32)  # of the sensor, moved about

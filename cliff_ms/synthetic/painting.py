@@ -4,7 +4,7 @@ import colorsys
 
 import numpy as np
 
-from cliff_ms.body import Body
+from cliff_ms.body.files import Body
 from cliff_ms.keypoints import EXTRA21, SMPL24
 
 _SKIN = np.float32([(0.96, 0.80, 0.70), (0.88, 0.67, 0.54), (0.76, 0.55, 0.41), (0.60, 0.41, 0.30), (0.42, 0.28, 0.20),

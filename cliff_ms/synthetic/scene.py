@@ -7,15 +7,15 @@ import cv2
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from cliff_ms.body import Body
+from cliff_ms.body.files import Body
+from cliff_ms.body.skinning import LANDMARKS
 from cliff_ms.data.detections import MIN_JOINTS
 from cliff_ms.keypoints import COCO17, SPIN24, index_map
-from cliff_ms.render import rasterize, vertex_normals
 from cliff_ms.synthetic import world
 from cliff_ms.synthetic.backdrop import Thing, View, backdrop, box, draw_thing, finish, thing
 from cliff_ms.synthetic.observation import crops_around
 from cliff_ms.synthetic.painting import Painter
-from cliff_ms.synthetic.skinning import LANDMARKS
+from cliff_ms.visual.render import rasterize, vertex_normals
 
 PICTURE_SIZES = ((480, 640), (480, 640), (640, 480), (432, 768), (560, 560), (448, 672), (672, 448))  # h, w px
 _COUNTS = (0.42, 0.31, 0.16, 0.11)  # shares of pictures with 1, 2, 3, 4 people

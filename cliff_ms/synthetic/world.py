@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cliff_ms.body import Body
+from cliff_ms.body.files import Body
+from cliff_ms.body.skinning import LANDMARKS, Skinner
 from cliff_ms.keypoints import SMPL24, SPIN24, index_map
 from cliff_ms.synthetic import quaternions
 from cliff_ms.synthetic.poses import PosePrior
-from cliff_ms.synthetic.skinning import LANDMARKS, Skinner
 
 IMAGE_SIZES = ((480, 640), (640, 480), (720, 1280), (1280, 720), (1000, 1000), (1000, 1500), (1500, 1000))  # h, w px
 FIELD_OF_VIEW = np.radians((35.0, 75.0))  # horizontal; the vertical one stays below the upper end too

@@ -18,7 +18,7 @@ from scipy.spatial.transform import Rotation
 from cliff_ms.data.crop import box_to_crop
 from cliff_ms.data.readers.foreign_pickles import read_dataframe, read_tensors
 from cliff_ms.data.readers.rows import Part, Rows, box_of, find_files, good_box, place
-from cliff_ms.errors import InputError
+from cliff_ms.io.errors import InputError
 from cliff_ms.keypoints import SMPL45, SPIN24
 
 LARGE_HW, SMALL_HW = (2160, 3840), (720, 1280)  # px, the two sizes that the images are published in

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from cliff_ms.data.readers.rows import Part, Rows, find_files, good_box, place, square_box
-from cliff_ms.errors import InputError
-from cliff_ms.files import read_json
+from cliff_ms.io.errors import InputError
+from cliff_ms.io.files import read_json
 from cliff_ms.keypoints import COCO17
 
 _RESCALE = 1.2

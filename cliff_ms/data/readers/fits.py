@@ -7,8 +7,8 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from cliff_ms.data.annotations import Annotations, load_annotations
-from cliff_ms.errors import InputError
-from cliff_ms.files import check_not_overwritten, read_npy, read_npz, require_file
+from cliff_ms.io.errors import InputError
+from cliff_ms.io.files import check_not_overwritten, read_npy, read_npz, require_file
 
 _SAME_PERSON = 2.0  # px; how far the same person's keypoints in both files may be apart, on average
 _FEWEST_JOINTS = 4  # known in both

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from cliff_ms.errors import InputError
-from cliff_ms.files import require_file
+from cliff_ms.io.errors import InputError
+from cliff_ms.io.files import require_file
 
 _BROKEN = (pickle.UnpicklingError, EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError, RuntimeError)
 

@@ -10,8 +10,8 @@ from scipy.spatial.transform import Rotation
 
 from cliff_ms.data.readers.raw import extract_frames, open_hdf5, read_cdf
 from cliff_ms.data.readers.rows import Part, Rows, find_files, good_box, place, square_box
-from cliff_ms.errors import InputError
-from cliff_ms.pickles import read_pickle, to_array
+from cliff_ms.io.errors import InputError
+from cliff_ms.io.pickles import read_pickle, to_array
 
 if TYPE_CHECKING:
     import h5py

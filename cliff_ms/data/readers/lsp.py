@@ -7,7 +7,7 @@ import numpy as np
 
 from cliff_ms.data.readers.raw import read_mat
 from cliff_ms.data.readers.rows import Part, Rows, box_of, find_files, good_box, place, square_box
-from cliff_ms.errors import InputError
+from cliff_ms.io.errors import InputError
 from cliff_ms.keypoints import SPIN24
 
 # The first fourteen of SPIN's keypoints are LSP's, in its order.

@@ -8,7 +8,7 @@ import numpy as np
 from cliff_ms.data.readers.lsp import LSP_JOINTS, rows_of
 from cliff_ms.data.readers.raw import read_mat
 from cliff_ms.data.readers.rows import Part, Rows, find_files
-from cliff_ms.errors import InputError
+from cliff_ms.io.errors import InputError
 
 
 def read(root: Path, split: str) -> list[Part]:

@@ -7,7 +7,7 @@ import numpy as np
 
 from cliff_ms.data.readers.raw import extract_frames, hdf5_array, open_hdf5, read_mat
 from cliff_ms.data.readers.rows import Part, Rows, box_of, find_files, good_box, place, square_box
-from cliff_ms.errors import InputError
+from cliff_ms.io.errors import InputError
 
 _RESCALE = 1.2
 _STEP = 10  # of the training frames in which the person is wholly visible

@@ -9,7 +9,7 @@ import numpy as np
 
 from cliff_ms.data.readers.raw import hdf5_array, open_hdf5, read_mat
 from cliff_ms.data.readers.rows import Part, Rows, find_files, good_box, place
-from cliff_ms.errors import InputError
+from cliff_ms.io.errors import InputError
 
 _MAT = "mpii_human_pose_v1_u12_1.mat"
 _H5 = {"train": "train.h5", "val": "valid.h5"}

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cliff_ms.errors import InputError
-from cliff_ms.files import require_file
-from cliff_ms.media import write_image
-from cliff_ms.video import VideoReader
+from cliff_ms.io.errors import InputError
+from cliff_ms.io.files import require_file
+from cliff_ms.io.images import write_image
+from cliff_ms.io.video import VideoReader
 
 if TYPE_CHECKING:
     import h5py

@@ -12,8 +12,8 @@ import numpy as np
 from tqdm import tqdm
 
 from cliff_ms.data.annotations import Annotations
-from cliff_ms.errors import InputError
-from cliff_ms.files import atomic_path, prepare_output_dir, read_npz
+from cliff_ms.io.errors import InputError
+from cliff_ms.io.files import atomic_path, prepare_output_dir, read_npz
 from cliff_ms.keypoints import SPIN24
 
 _PROBED_IMAGES = 100

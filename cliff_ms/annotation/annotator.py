@@ -1,0 +1,333 @@
+"""The pseudo-ground-truth annotator of section 3.4: SMPL labels for people of whom only 2D keypoints are known.
+
+(a) Weights that were trained with full supervision come in. (b) They predict everybody. (c) They are finetuned on
+these very people, in mini-batches, with the 2D keypoints as weak supervision and the predictions of (b) as
+regularisation: that is training on the file of (b), by the trainer itself. (d) The finetuned weights predict again.
+
+    OUT.npz                the annotations: cliffGT's keys, the 2D errors, and whether to trust a row
+    OUT.work/settings.json what the folder belongs to
+    OUT.work/target.npz    the people as they came in
+    OUT.work/prior.npz     (b): keypoints and predictions, a training file
+    OUT.work/finetune/     (c): what train.py writes
+
+Each file is whole or absent, so that a run that was ended goes on where it was, to the same result. N is the number of
+people.
+"""
+
+import hashlib
+import json
+import logging
+import math
+import time
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from mindspore import Tensor
+
+from cliff_ms import camera
+from cliff_ms.annotation.input import Columns, read_target
+from cliff_ms.body.files import BUNDLED_BODY, Body
+from cliff_ms.body.smpl import SMPL
+from cliff_ms.config import AugmentConfig, Config, SourceConfig, load_config, to_dict
+from cliff_ms.data.dataset import EvalDataset
+from cliff_ms.data.loader import load_batches
+from cliff_ms.inference.predict import Network, mindspore_network
+from cliff_ms.io.errors import InputError
+from cliff_ms.io.files import atomic_path, check_not_overwritten, claim_folder, prepare_output_dir
+from cliff_ms.keypoints import SPIN24
+from cliff_ms.rotation import rotmat_to_axis_angle
+from cliff_ms.training.step import SPIN24_OF_SMPL, build_smpl
+from cliff_ms.training.trainer import train
+from cliff_ms.weights.checkpoint import check_body, load_model, load_side_car, side_car
+from cliff_ms.weights.engine import check_model
+
+NO_AUGMENTATION = AugmentConfig(flip=0.0, rotation_prob=0.0, scale=0.0, noise=0.0)
+# EFT leaves people out of its published annotations (facebookresearch/eft, eft/utils/exportDB.py) for a 2D loss above
+# the first, the mean over 49 keypoints and 2 coordinates of squared residuals in halves of the box, or for a shape
+# coefficient beyond the second.
+MAX_LOSS2D, MAX_BETA = 5e-4, 3.0
+_EFT_TERMS = 2 * 49
+_PELVIS = SPIN24.index("pelvis_mpii")
+
+log = logging.getLogger("cliff_ms")
+
+
+@dataclass(frozen=True)
+class FinetuneConfig:
+    """What step (c) adds to a training.
+
+    Attributes:
+        epochs: How often everybody is seen.
+        joint_weights: Keypoint of `keypoints.SPIN24` -> factor on its confidence, 0 to 1, for keypoints that mislead;
+            others count fully.
+    """
+
+    epochs: int = 30
+    joint_weights: dict = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1:
+            raise InputError(f"annotator.epochs must be at least 1, but got {self.epochs}.")
+        for name, weight in self.joint_weights.items():
+            if name not in SPIN24:
+                raise InputError(f"annotator.joint_weights: '{name}' is none of {', '.join(SPIN24)}.")
+            if not isinstance(weight, int | float) or not 0 <= weight <= 1:
+                raise InputError(f"annotator.joint_weights.{name} must be from 0 to 1, but got {weight!r}.")
+
+
+@dataclass(frozen=True)
+class AnnotatorConfig(Config):
+    """A training configuration without sources, steps and augmentation, and the section `annotator`."""
+
+    augment: AugmentConfig = NO_AUGMENTATION
+    annotator: FinetuneConfig = FinetuneConfig()
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to annotate, and with what.
+
+    Attributes:
+        config: How.
+        ckpt: The pretrained weights of (a).
+        annotations: See `annotator_input.read_target`.
+        image_dir: The same.
+        output: OUT.npz.
+    """
+
+    config: AnnotatorConfig
+    ckpt: Path
+    annotations: Path
+    image_dir: Path | None
+    output: Path
+
+    @property
+    def work(self) -> Path:
+        """OUT.work."""
+        return self.output.with_suffix(".work").resolve()
+
+
+def load_annotator_config(path: Path) -> AnnotatorConfig:
+    """Read an annotator's configuration; `data.train` is the file of (b).
+
+    Raises:
+        InputError: What `load_config` raises.
+    """
+    return load_config(path, ["data.train=[{annotations: prior.npz}]"], AnnotatorConfig)
+
+
+def check_job(job: Job, body: Body) -> Columns:
+    """Check everything that was given, before anything slow happens.
+
+    Args:
+        job: What to annotate.
+        body: The body model.
+
+    Returns:
+        The people, see `annotator_input.read_target`.
+
+    Raises:
+        InputError: What cannot be used, or a work folder of another annotation.
+    """
+    if job.output.suffix != ".npz":
+        raise InputError(f"--output '{job.output}' must end in .npz.")
+    check_not_overwritten(job.output, {"--annotations": job.annotations})
+    meta = load_side_car(job.ckpt)
+    check_model(job.config, meta, str(job.ckpt))
+    check_body(meta, body, str(job.ckpt))
+    target = read_target(job.annotations, job.image_dir, job.config.model)
+    if job.config.data.focal_length == "estimated":
+        target.pop("focal_l", None)
+    _open_work(job, target)
+    return target
+
+
+def annotate(job: Job, body: Body) -> int:
+    """Take the steps that are not done yet.
+
+    Args:
+        job: What to annotate; `check_job` comes first.
+        body: The body model.
+
+    Returns:
+        0 when OUT.npz is written; 130 or 143 when a signal ended (c), whose state is saved.
+
+    Raises:
+        InputError: A bad image, weights that give no finite numbers, a full disk.
+    """
+    target = dict(np.load(job.work / "target.npz"))
+    count, start = len(target["imgname"]), time.perf_counter()
+    prior = job.work / "prior.npz"
+    if not prior.is_file():
+        predicted = predict(job, body, job.ckpt, job.work / "target.npz")
+        part = target["part"].copy()
+        part[..., 2] *= joint_weights(job.config)
+        _save(prior, {**target, **predicted, "part": part})
+    start = _report("(b) predicted", count, start)
+    final = job.work / "finetune" / "checkpoints" / "final.ckpt"
+    if not side_car(final).is_file():
+        resume = (job.work / "finetune" / "config.yaml").is_file()
+        code = train(training_config(job, count), job.work / "finetune", body, resume)
+        if code:
+            return code
+    start = _report("(c) finetuned on", count, start)
+    predicted = predict(job, body, final, job.work / "target.npz")
+    errors = {}
+    weights, size = joint_weights(job.config), 200 * target["scale"]
+    for when, points in (("before", np.load(prior)["points2d"]), ("after", predicted.pop("points2d"))):
+        error, loss2d = errors2d(points, target["part"], weights, size)
+        errors |= {f"error_px_{when}": error, f"error_box_{when}": error / size}
+    shape = np.abs(predicted["shape"]).max(1)
+    good = (predicted["has_smpl"] > 0) & (loss2d <= MAX_LOSS2D) & (shape <= MAX_BETA)
+    _save(job.output, {**target, **predicted, **errors, "good": good})
+    _report("(d) predicted", count, start)
+    return 0
+
+
+def training_config(job: Job, count: int) -> Config:
+    """The training that (c) is.
+
+    Args:
+        job: What to annotate.
+        count: N.
+
+    Returns:
+        Its configuration.
+    """
+    config = job.config
+    source = SourceConfig(str(job.work / "prior.npz"), str(job.image_dir.resolve() if job.image_dir else ""))
+    batch_size = min(config.data.batch_size, count)
+    steps = math.ceil(config.annotator.epochs * count / (batch_size * config.train.accumulate))
+    return Config(
+        config.model,
+        replace(config.data, train=(source,), batch_size=batch_size),
+        config.augment,
+        config.loss,
+        replace(config.train, steps=steps, pretrained=str(job.ckpt.resolve())),
+        config.body,
+    )
+
+
+def predict(job: Job, body: Body, ckpt: Path, rows: Path) -> Columns:
+    """Steps (b) and (d): what weights say of all rows of a file.
+
+    Args:
+        job: What to annotate.
+        body: The body model.
+        ckpt: The weights.
+        rows: Standard npz.
+
+    Returns:
+        What `run_network` gives.
+
+    Raises:
+        InputError: A bad image; nothing finite at all.
+    """
+    cliff, meta = load_model(ckpt)
+    config = job.config.data
+    data = EvalDataset(SourceConfig(str(rows), str(job.image_dir or "")), meta.model, config.batch_size)
+    smpl = build_smpl(body, job.config.body or str(BUNDLED_BODY))
+    found = run_network(mindspore_network(cliff, meta.model), smpl, data, config.workers)
+    if not found["has_smpl"].any():
+        raise InputError(f"{ckpt} gives no finite numbers for anybody: bad weights, or a finetuning that diverged.")
+    return found
+
+
+def run_network(network: Network, smpl: SMPL, data: EvalDataset, workers: int) -> Columns:
+    """What a network says of all rows of a file.
+
+    Args:
+        network: The network.
+        smpl: What `build_smpl` returned.
+        data: The rows.
+        workers: Threads that load them.
+
+    Returns:
+        pose (N, 72) axis-angle in rad; shape (N, 10); global_t (N, 3) m; focal_l (N,) px; S (N, 24, 4) m from the
+        pelvis and 1; has_smpl (N,) 1; points2d (N, 24, 2) px, full image. Of people for whom the network gives no
+        finite numbers has_smpl, the confidence of S, shape and pose are 0, and points2d are NaN.
+    """
+    parts = []
+    for batch in load_batches(data.batch, workers, stop=len(data)):
+        _, center, size, img_hw, focal_length = batch[:5]
+        rotmats, betas, _, translation = network(*batch[:5])
+        finite = np.all([np.isfinite(a).reshape(len(a), -1).all(1) for a in (rotmats, betas, translation)], axis=0)
+        rotmats, betas, translation = (np.where(_like(finite, a), a, 0) for a in (rotmats, betas, translation))
+        rotmats[~finite] = np.eye(3)
+        joints = smpl(Tensor(betas), Tensor(rotmats))[1].asnumpy()[:, SPIN24_OF_SMPL]
+        points2d = camera.to_image(camera.project(joints, translation, focal_length), img_hw)
+        from_pelvis = joints - joints[:, _PELVIS, None]
+        parts.append(
+            {
+                "pose": rotmat_to_axis_angle(rotmats).reshape(-1, 72),
+                "shape": betas,
+                "global_t": translation,
+                "focal_l": focal_length,
+                "S": np.concatenate([from_pelvis, np.ones_like(joints[..., :1])], -1) * finite[:, None, None],
+                "has_smpl": finite,
+                "points2d": np.where(finite[:, None, None], points2d, np.nan),
+            }
+        )
+    return {key: np.concatenate([part[key] for part in parts])[: data.count].astype(np.float32) for key in parts[0]}
+
+
+def errors2d(
+    points: np.ndarray, part: np.ndarray, weights: np.ndarray, size: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """How far projected joints are from 2D keypoints.
+
+    Args:
+        points: (N, 24, 2) px.
+        part: (N, 24, 3) px and confidence.
+        weights: (24,) on the confidence.
+        size: (N,) px.
+
+    Returns:
+        The mean distance (N,) px, weighted by confidence, and EFT's 2D loss (N,); NaN for people without a keypoint.
+    """
+    weight = part[..., 2] * weights
+    squared = ((points - part[..., :2]) ** 2).sum(-1)
+    total = np.where(weight.any(1), weight.sum(1), np.nan)
+    loss2d = (weight * squared).sum(1) / (size / 2) ** 2 / _EFT_TERMS
+    return (weight * np.sqrt(squared)).sum(1) / total, np.where(np.isnan(total), np.nan, loss2d)
+
+
+def joint_weights(config: AnnotatorConfig) -> np.ndarray:
+    """(24,) factors on the confidences of SPIN24."""
+    return np.array([config.annotator.joint_weights.get(name, 1.0) for name in SPIN24], np.float32)
+
+
+def _open_work(job: Job, target: Columns) -> None:
+    """Make the work folder, or check that it was made for this."""
+    digest = hashlib.sha256()
+    for key, column in sorted(target.items()):
+        digest.update(key.encode() + np.ascontiguousarray(column).tobytes())
+    settings = {
+        "annotations": digest.hexdigest(),
+        "image_dir": str(job.image_dir.resolve() if job.image_dir else ""),
+        "weights": json.loads(side_car(job.ckpt).read_text(encoding="utf-8"))["sha256"],
+    }
+    config = to_dict(job.config)
+    settings["body"] = config.pop("body")
+    for section, values in config.items():
+        settings |= {f"{section}.{key}": value for key, value in values.items()}
+    claim_folder(prepare_output_dir(job.work), settings)
+    if not (job.work / "target.npz").is_file():
+        _save(job.work / "target.npz", target)
+
+
+def _like(rows: np.ndarray, column: np.ndarray) -> np.ndarray:
+    return rows.reshape(-1, *[1] * (column.ndim - 1))
+
+
+def _save(path: Path, columns: Columns) -> None:
+    with atomic_path(path) as temporary:
+        np.savez_compressed(temporary, **columns)
+
+
+def _report(what: str, count: int, start: float) -> float:
+    now = time.perf_counter()
+    log.info("%s %d people: %.1f s", what, count, now - start)
+    return now

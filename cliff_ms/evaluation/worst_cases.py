@@ -1,0 +1,62 @@
+"""The people that a network did worst on, in one picture."""
+
+import cv2
+import numpy as np
+
+from cliff_ms.body.files import Body
+from cliff_ms.data.crop import crop_affine
+from cliff_ms.evaluation.scoring import EvalData, Evaluator
+from cliff_ms.inference.predict import Network
+from cliff_ms.io.images import read_image
+from cliff_ms.visual.render import PALETTE, render_overlay
+
+_TILE_HW = (384, 288)
+_MARGIN = 1.2  # of what is shown around the crop
+_TEXT_HEIGHT = 22  # px
+_PAIRS_PER_ROW = 3
+
+
+def draw_worst(
+    network: Network, evaluator: Evaluator, body: Body, data: EvalData, mpjpe: np.ndarray, count: int
+) -> np.ndarray:
+    """Draw the people with the largest errors, worst first: each one's surroundings and the prediction over them.
+
+    Args:
+        network: The network.
+        evaluator: For the bodies.
+        body: The neutral body.
+        data: The rows that were scored, with an image folder.
+        mpjpe: (N,) mm of each row.
+        count: People.
+
+    Returns:
+        (h, w, 3) uint8 RGB.
+
+    Raises:
+        InputError: A bad image.
+    """
+    worst = np.argsort(-mpjpe, kind="stable")[:count]
+    tiles = []
+    for start in range(0, len(worst), data.batch_size):
+        chosen = worst[np.minimum(np.arange(start, start + data.batch_size), len(worst) - 1)]
+        batch = data.read(data.rows[chosen])
+        rotmats, betas, _, translation = network(*batch[:5])
+        vertices = evaluator.pose(betas, rotmats, np.full(len(betas), "n"))[0] + translation[:, None]
+        for k in range(min(data.batch_size, len(worst) - start)):
+            center, size, _, focal_length = (array[k] for array in batch[1:5])
+            row = data.rows[chosen[k]]
+            image = read_image(data.image_path(row))
+            overlay = render_overlay(image, [(vertices[k], PALETTE[0])], body.faces, float(focal_length))
+            pair = [crop_affine(picture, center, _MARGIN * size, _TILE_HW) for picture in (image, overlay)]
+            tiles.append(
+                _captioned(np.hstack(pair), f"row {row}: {mpjpe[chosen[k]]:.0f} mm  {data.image_path(row).name}")
+            )
+    tiles += [np.full_like(tiles[0], 255)] * (-len(tiles) % min(_PAIRS_PER_ROW, len(tiles)))
+    width = min(_PAIRS_PER_ROW, len(tiles))
+    return np.vstack([np.hstack(tiles[k : k + width]) for k in range(0, len(tiles), width)])
+
+
+def _captioned(tile: np.ndarray, text: str) -> np.ndarray:
+    tile = cv2.copyMakeBorder(tile, _TEXT_HEIGHT, 4, 4, 4, cv2.BORDER_CONSTANT, value=(255, 255, 255))
+    cv2.putText(tile, text, (6, 16), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (0, 0, 0), 1, cv2.LINE_AA)
+    return tile

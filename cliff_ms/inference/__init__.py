@@ -1,0 +1,1 @@
+"""Inference: photos and videos to bodies."""

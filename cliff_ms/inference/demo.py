@@ -1,0 +1,267 @@
+"""Photos, folders and videos in; parameters, pictures, meshes and a web page out."""
+
+import functools
+import logging
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from cliff_ms.body.files import Body
+from cliff_ms.data import detections as found
+from cliff_ms.data.detections import Detections
+from cliff_ms.inference.detectors import Detector
+from cliff_ms.inference.predict import People, Predictor
+from cliff_ms.io.errors import InputError
+from cliff_ms.io.files import atomic_path
+from cliff_ms.io.images import read_image, write_image
+from cliff_ms.io.video import VideoReader, VideoWriter, is_video
+from cliff_ms.visual.page import PageEntry, Person, person_mesh, write_glb, write_obj, write_page
+from cliff_ms.visual.render import PALETTE, render_overlay, render_side
+from cliff_ms.weights.checkpoint import WeightsMeta
+from cliff_ms.weights.engine import load_network
+
+log = logging.getLogger("cliff_ms")
+
+
+def load_predictor(ckpt: Path, body: Body, engine: str, batch_size: int) -> tuple[Predictor, WeightsMeta]:
+    """Set up the network and the body model.
+
+    Args:
+        ckpt: See `engine.load_network`.
+        body: The body model.
+        engine: 'mindspore' or 'onnxruntime'.
+        batch_size: People that go through the network at once; an .onnx has its own.
+
+    Returns:
+        The predictor and what its weights mean.
+
+    Raises:
+        InputError: What `engine.load_network` raises.
+    """
+    network, meta, batch_size = load_network(ckpt, engine, batch_size)
+    if meta.body != body.name:
+        log.warning(
+            "These weights speak the pose and shape of the body '%s', but are shown with '%s': poses carry over, "
+            "shapes do not.",
+            meta.body,
+            body.name,
+        )
+    return Predictor(network, meta.model, body, batch_size), meta
+
+
+@dataclass(frozen=True)
+class Finder:
+    """Where people are: given boxes, given keypoints, both, or a detector.
+
+    Attributes:
+        boxes: What `read_boxes` returned, or None.
+        keypoints: What `read_keypoints` returned, or None.
+        detector: A detector, or None.
+        boxes_file: For messages.
+        keypoints_file: For messages.
+    """
+
+    boxes: dict[str, Detections] | None = None
+    keypoints: dict[str, Detections] | None = None
+    detector: Detector | None = None
+    boxes_file: Path | None = None
+    keypoints_file: Path | None = None
+
+    def __call__(self, image: np.ndarray, path: Path, frame: int | None = None) -> Detections:
+        """The people in an image, or in frame `frame` of a video.
+
+        Raises:
+            InputError: No entry for it, boxes outside it, or boxes and keypoints that do not pair up.
+        """
+        if self.detector is not None:
+            return self.detector(image)
+        boxes = self._look_up(self.boxes, path, frame, self.boxes_file)
+        people = self._look_up(self.keypoints, path, frame, self.keypoints_file)
+        if boxes is not None and people is not None:
+            people = found.pair(boxes, people, str(path))
+        people = people or boxes
+        found.check_boxes_in_image(people.boxes, image.shape[:2], str(path))
+        return people
+
+    @staticmethod
+    def _look_up(
+        people: dict[str, Detections] | None, path: Path, frame: int | None, source: Path | None
+    ) -> Detections | None:
+        if people is None:
+            return None
+        if frame is not None:
+            # As OpenPose numbers the frames of a video; an entry for the video itself holds for all its frames.
+            name = path.with_name(f"{path.stem}_{frame:012d}")
+            try:
+                return found.for_image(people, name, source)
+            except InputError as error:
+                missing_frame = error
+            try:
+                return found.for_image(people, path, source)
+            except InputError:
+                raise missing_frame from None
+        return found.for_image(people, path, source)
+
+
+@dataclass
+class Demo:
+    """One run over a list of files.
+
+    Attributes:
+        predictor: What estimates the bodies.
+        body: The body model.
+        find: Where the people are.
+        output_dir: Existing folder.
+        focal_length: px, or None to estimate it from each image's size.
+        write_obj: Also write each person of a photo as OBJ, which takes ten times as long as GLB.
+        rows: Filled while running: one dict per person of each photo, one per video.
+        failed: Filled while running: files that could not be used, already reported.
+        seconds: Filled while running: time per finished file.
+    """
+
+    predictor: Predictor
+    body: Body
+    find: Finder
+    output_dir: Path
+    focal_length: float | None = None
+    write_obj: bool = False
+    rows: list[dict] = field(default_factory=list)
+    failed: list[Path] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+
+    def run(self, inputs: list[Path], note: str) -> Path:
+        """Work through the files, one at a time; a bad one is reported and the others are finished.
+
+        Args:
+            inputs: Photos and videos.
+            note: Written below the title of the page.
+
+        Returns:
+            The page.
+        """
+        one_photo = len(inputs) == 1 and not is_video(inputs[0])
+        if self.find.keypoints is not None and found.ANY_IMAGE in self.find.keypoints and not one_photo:
+            raise InputError(
+                f"{self.find.keypoints_file} holds the keypoints of one image: for several, or for a video, give a "
+                "folder of such files, one per image or frame."
+            )
+        page = self.output_dir / "index.html"
+        write_page(page, self._entries(inputs), self.body.faces, "CLIFF", note)
+        return page
+
+    def _entries(self, inputs: list[Path]) -> Iterator[PageEntry]:
+        with ThreadPoolExecutor(max_workers=1) as drawer:
+            drawing = None
+            for path in tqdm(inputs, unit="file", disable=len(inputs) == 1 and not is_video(inputs[0])):
+                start = time.perf_counter()
+                estimated = self._attempt(path, self._video if is_video(path) else self._photo, path)
+                if drawing is not None:
+                    yield from drawing.result()
+                # One photo is drawn and written while the network works on the next.
+                drawing = drawer.submit(self._attempt, path, *estimated) if estimated else None
+                self.seconds += [time.perf_counter() - start] * len(estimated)
+            if drawing is not None:
+                yield from drawing.result()
+
+    def _attempt(self, path: Path, work: Callable, *arguments: object) -> list:
+        """The result of some work on a file, or nothing after reporting what is wrong with the file."""
+        try:
+            return [work(*arguments)]
+        except InputError as error:
+            log.error("error: %s", error)
+            self.failed.append(path)
+            return []
+
+    def _photo(self, path: Path) -> Callable[[], PageEntry]:
+        image = read_image(path)
+        people = self.predictor(image, self.find(image, path), self.focal_length)
+        return functools.partial(self._draw_photo, path, image, people)
+
+    def _draw_photo(self, path: Path, image: np.ndarray, people: People) -> PageEntry:
+        overlay, side = self._overlay(image, people), self._side(people)
+        write_image(self._output(path, "overlay.jpg"), overlay)
+        write_image(self._output(path, "side.jpg"), side)
+        self._save(path, [people.to_arrays(path.name)])
+        files = {"parameters": f"{path.stem}_cliff.npz"}
+        for k, vertices in enumerate(people.vertices):
+            mesh = person_mesh(vertices, self.body.faces, _colour(k))
+            write_glb(self._output(path, f"{k}.glb"), [mesh])
+            files[f"person {k} (GLB)"] = f"{path.stem}_{k}.glb"
+            if self.write_obj:
+                write_obj(self._output(path, f"{k}.obj"), mesh)
+                files[f"person {k} (OBJ)"] = f"{path.stem}_{k}.obj"
+        rows = describe(people)
+        self.rows += [{"file": path.name, **row} for row in rows]
+        return PageEntry(path.name, overlay, side, _page_people(people, rows), files)
+
+    def _video(self, path: Path) -> Callable[[], PageEntry]:
+        arrays, shown = [], None
+        output = self._output(path, "overlay.mp4")
+        with VideoReader(path) as reader, VideoWriter(output, reader.fps, reader.img_hw) as writer:
+            for frame, image in enumerate(tqdm(reader, path.name, reader.frame_count or None, leave=False)):
+                people = self.predictor(image, self.find(image, path, frame), self.focal_length)
+                overlay = self._overlay(image, people)
+                writer.write(overlay)
+                arrays.append(people.to_arrays(f"{path.name}/{frame:06d}", frame))
+                if shown is None or (len(people) and not len(shown[0])):
+                    shown = people, overlay  # the first frame with somebody in it stands for the video
+        self._save(path, arrays)
+        people, overlay = shown
+        count = sum(len(a["shape"]) for a in arrays)
+        self.rows.append({"file": path.name, "person": f"{count} in {len(arrays)} frames"})
+        entry = PageEntry(
+            path.name,
+            overlay,
+            self._side(people),
+            _page_people(people, describe(people)),
+            {"parameters": f"{path.stem}_cliff.npz"},
+            output.name,
+        )
+        return lambda: entry
+
+    def _overlay(self, image: np.ndarray, people: People) -> np.ndarray:
+        return render_overlay(image, _meshes(people), self.body.faces, people.focal_length)
+
+    def _side(self, people: People) -> np.ndarray:
+        return render_side(_meshes(people), self.body.faces, people.focal_length, people.img_hw)
+
+    def _save(self, path: Path, arrays: list[dict[str, np.ndarray]]) -> None:
+        joined = {key: np.concatenate([a[key] for a in arrays]) for key in arrays[0]}
+        with atomic_path(self._output(path, "cliff.npz")) as temporary:
+            np.savez_compressed(temporary, **joined)
+
+    def _output(self, path: Path, ending: str) -> Path:
+        return self.output_dir / f"{path.stem}_{ending}"
+
+
+def describe(people: People) -> list[dict]:
+    """What the tables say of each person: number, score, box in px, and where the pelvis is, in m."""
+    rows = []
+    for k in range(len(people)):
+        rows.append(
+            {
+                "person": k,
+                "score": float(people.detections.scores[k]),
+                "box (px)": people.detections.boxes[k],
+                "distance (m)": float(people.joints[k, 0, 2]),
+                "left to right (m)": float(people.joints[k, 0, 0]),
+            }
+        )
+    return rows
+
+
+def _page_people(people: People, rows: list[dict]) -> list[Person]:
+    return [Person(people.vertices[k], _colour(k), row) for k, row in enumerate(rows)]
+
+
+def _meshes(people: People) -> list[tuple[np.ndarray, tuple[float, float, float]]]:
+    return [(vertices, _colour(k)) for k, vertices in enumerate(people.vertices)]
+
+
+def _colour(k: int) -> tuple[float, float, float]:
+    return PALETTE[k % len(PALETTE)]

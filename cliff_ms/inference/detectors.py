@@ -1,0 +1,273 @@
+"""Person detectors that run on weights of the user: YOLO as Darknet files or as ONNX, through OpenCV.
+
+Class 0 must be the person, as in COCO. Where the files are not enough to know what a network wants, it is written here.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from cliff_ms.data.detections import Detections
+from cliff_ms.io.errors import InputError
+from cliff_ms.io.files import require_file
+from cliff_ms.io.images import quiet_opencv
+
+MIN_SCORE = 0.5
+# Of two boxes that overlap by more (intersection over union), the one with the lower score goes.
+MAX_OVERLAP = 0.45
+WHOLE_IMAGE = "whole-image"
+
+_DYNAMIC_SIDE = 640  # px, for an ONNX file that leaves its input size open: what these networks are trained at
+_STRIDES = (8, 16, 32)
+_LAYOUTS = (
+    "(1, N, 5 + classes) of YOLOX with N = hw/8^2 + hw/16^2 + hw/32^2, (1, 3 N, 5 + classes) of YOLOv5 and YOLOv7, "
+    "(1, 4 + classes, N) of YOLOv8 and later"
+)
+
+
+# (H, W, 3) uint8 RGB -> the people, the highest score first, boxes in px of the image.
+Detector = Callable[[np.ndarray], Detections]
+
+
+def load_detector(spec: str) -> Detector:
+    """Make the detector that the user names.
+
+    Args:
+        spec: 'FILE.cfg,FILE.weights' (Darknet), 'FILE.onnx', or 'whole-image' for one box around the whole picture.
+
+    Returns:
+        A function from (H, W, 3) uint8 RGB to the people in it, the highest score first, boxes in px of the image.
+
+    Raises:
+        InputError: If it is none of these, or the files cannot be used.
+    """
+    if spec == WHOLE_IMAGE:
+        return whole_image
+    files = spec.split(",")
+    suffixes = [Path(file).suffix.lower() for file in files]
+    if suffixes == [".cfg", ".weights"]:
+        return YoloDarknet(*files).detect
+    if suffixes == [".onnx"]:
+        return YoloOnnx(files[0]).detect
+    raise InputError(f"Detector '{spec}' is unknown: expected FILE.cfg,FILE.weights or FILE.onnx or {WHOLE_IMAGE}.")
+
+
+def whole_image(image_rgb: np.ndarray) -> Detections:
+    """One person who fills the picture: for crops, and only when the user asks for it."""
+    height, width = image_rgb.shape[:2]
+    return Detections(np.array([[0, 0, width, height]], np.float64), np.ones(1))
+
+
+class YoloDarknet:
+    """A YOLO network as Darknet's own files (YOLOv2 to v4, with [yolo] or [region] heads).
+
+    Args:
+        cfg: The network; its [net] section states the input size.
+        weights: The weights of this very network.
+
+    Raises:
+        InputError: If a file is missing or no such file, or the two do not belong together.
+    """
+
+    def __init__(self, cfg: str | Path, weights: str | Path) -> None:
+        cfg, weights = require_file(cfg, "Detector"), require_file(weights, "Detector")
+        self._input_hw = _darknet_input_hw(cfg)
+        with quiet_opencv():
+            try:
+                self._net = cv2.dnn.readNetFromDarknet(str(cfg), str(weights))
+            except cv2.error as error:
+                raise InputError(f"Detector '{cfg}' with '{weights}' cannot be loaded: {_words(error)}.") from error
+        _check_darknet_size(self._net, cfg, weights)
+        self._outputs = self._net.getUnconnectedOutLayersNames()
+        if any(self._net.getLayer(name).type != "Region" for name in self._outputs):
+            raise InputError(f"Detector '{cfg}' is no YOLO: a network that ends in [yolo] or [region] was expected.")
+
+    def detect(self, image_rgb: np.ndarray) -> Detections:
+        """Find the people of an (H, W, 3) uint8 RGB image, the highest score first; boxes in px of it."""
+        canvas, scale_xy, offset_xy = letterbox(image_rgb, self._input_hw, pad_value=128, centered=True)
+        self._net.setInput(_blob(canvas, 1 / 255))
+        rows = np.concatenate([rows.reshape(-1, rows.shape[-1]) for rows in self._net.forward(self._outputs)])
+        # Columns: centre and size in fractions of the input, objectness, then objectness * class probability.
+        centers_sizes = rows[:, :4] * np.tile(self._input_hw[::-1], 2)
+        return _select(centers_sizes, rows[:, 5], scale_xy, offset_xy, image_rgb.shape[:2])
+
+
+class YoloOnnx:
+    """A YOLO network exported to ONNX, told apart by the shape of its only output.
+
+    With an input of h x w px and N = hw/8^2 + hw/16^2 + hw/32^2 (8400 for 640 x 640):
+
+    ==========  =====================  ========================================  ===========================
+    family      output                 box columns                               input
+    ==========  =====================  ========================================  ===========================
+    YOLOX       (1, N, 5 + classes)    grid offsets and log sizes, in strides    BGR, 0-255, image top left
+    YOLOv5, v7  (1, 3 N, 5 + classes)  centre and size in px                     RGB, 0-1, image in the middle
+    YOLOv8 ...  (1, 4 + classes, N)    centre and size in px, no objectness      RGB, 0-1, image in the middle
+    ==========  =====================  ========================================  ===========================
+
+    The free part of the input is grey (114). A YOLOX file must be exported with its default, undecoded output.
+
+    Args:
+        path: The ONNX file.
+
+    Raises:
+        InputError: If the file is missing, cannot be loaded, or has outputs of other shapes.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self._path = require_file(path, "Detector")
+        self._input_hw = _onnx_input_hw(self._path)
+        with quiet_opencv():
+            try:
+                self._net = cv2.dnn.readNetFromONNX(str(path))
+                outputs = self._run(np.zeros((*self._input_hw, 3), np.uint8), 1.0)
+            except cv2.error as error:
+                raise InputError(f"Detector '{path}' cannot be run by OpenCV: {_words(error)}.") from error
+        self._family = _onnx_family([output.shape for output in outputs], self._input_hw, self._path)
+
+    def _run(self, canvas: np.ndarray, factor: float) -> Sequence[np.ndarray]:
+        self._net.setInput(_blob(canvas, factor))
+        return self._net.forward(self._net.getUnconnectedOutLayersNames())
+
+    def detect(self, image_rgb: np.ndarray) -> Detections:
+        """Find the people of an (H, W, 3) uint8 RGB image, the highest score first; boxes in px of it."""
+        yolox = self._family == "yolox"
+        canvas, scale_xy, offset_xy = letterbox(image_rgb, self._input_hw, pad_value=114, centered=not yolox)
+        output = self._run(canvas[..., ::-1] if yolox else canvas, 1.0 if yolox else 1 / 255)[0][0]
+        if self._family == "yolov8":
+            centers_sizes, scores = output[:4].T, output[4]
+        else:
+            centers_sizes, scores = output[:, :4], output[:, 4] * output[:, 5]
+        if yolox:
+            centers_sizes = self._decode_yolox(centers_sizes, scores)
+        return _select(centers_sizes, scores, scale_xy, offset_xy, image_rgb.shape[:2])
+
+    def _decode_yolox(self, raw: np.ndarray, scores: np.ndarray) -> np.ndarray:
+        """Grid offsets and log sizes (N, 4), in units of the stride, to centre and size in px of the input."""
+        if (raw[scores > MIN_SCORE, 2:] > 7).any():  # e^7 strides of 8 px: nothing is that large
+            raise InputError(
+                f"Detector '{self._path}' has decoded outputs: export YOLOX without --decode_in_inference."
+            )
+        corners, strides = [], []
+        for stride in _STRIDES:
+            rows, columns = self._input_hw[0] // stride, self._input_hw[1] // stride
+            y, x = np.mgrid[:rows, :columns]
+            corners.append(np.stack([x.ravel(), y.ravel()], axis=1))
+            strides.append(np.full((rows * columns, 1), stride))
+        corner, stride = np.concatenate(corners), np.concatenate(strides)
+        return np.concatenate([(raw[:, :2] + corner) * stride, np.exp(np.minimum(raw[:, 2:], 7)) * stride], axis=1)
+
+
+def letterbox(
+    image: np.ndarray, out_hw: tuple[int, int], pad_value: int, centered: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Fit an image into a canvas without changing its proportions.
+
+    Args:
+        image: (H, W, 3) uint8.
+        out_hw: Height and width of the canvas, px.
+        pad_value: Grey level of the free part.
+        centered: Whether the image lies in the middle of the canvas, or in its top left corner.
+
+    Returns:
+        The canvas (h, w, 3) uint8; scale (2,) and offset (2,) as x, y with `canvas_xy = image_xy * scale + offset`.
+    """
+    height, width = image.shape[:2]
+    ratio = min(out_hw[0] / height, out_hw[1] / width)
+    new_w, new_h = max(1, round(width * ratio)), max(1, round(height * ratio))
+    left, top = ((out_hw[1] - new_w) // 2, (out_hw[0] - new_h) // 2) if centered else (0, 0)
+    canvas = np.full((*out_hw, 3), pad_value, np.uint8)
+    canvas[top : top + new_h, left : left + new_w] = cv2.resize(image, (new_w, new_h), interpolation=cv2.INTER_LINEAR)
+    return canvas, np.array([new_w / width, new_h / height]), np.array([left, top], np.float64)
+
+
+def _blob(canvas: np.ndarray, factor: float) -> np.ndarray:
+    """(h, w, 3) uint8 -> (1, 3, h, w) float32."""
+    return np.ascontiguousarray(canvas.transpose(2, 0, 1)[None], np.float32) * np.float32(factor)
+
+
+def _select(
+    centers_sizes: np.ndarray, scores: np.ndarray, scale_xy: np.ndarray, offset_xy: np.ndarray, img_hw: tuple[int, int]
+) -> Detections:
+    """Keep the confident boxes (N, 4) of the canvas, bring them to px of the image and suppress overlapping ones."""
+    keep = scores > MIN_SCORE
+    center, size = centers_sizes[keep, :2].astype(np.float64), centers_sizes[keep, 2:].astype(np.float64)
+    low, high = (center - size / 2 - offset_xy) / scale_xy, (center + size / 2 - offset_xy) / scale_xy
+    limit = np.array(img_hw[::-1], np.float64)
+    low, high = np.clip(low, 0, limit), np.clip(high, 0, limit)
+    inside = ((high - low) > 0).all(axis=1)  # not one in the free part of the canvas
+    low, high, scores = low[inside], high[inside], scores[keep][inside].astype(np.float64)
+    boxes = np.concatenate([low, high], axis=1)
+    chosen = cv2.dnn.NMSBoxes(
+        np.concatenate([low, high - low], axis=1).tolist(), scores.tolist(), MIN_SCORE, MAX_OVERLAP
+    )
+    order = np.array(chosen, np.int64).reshape(-1)  # NMSBoxes gives the highest score first
+    return Detections(boxes[order], scores[order])
+
+
+def _words(error: cv2.error) -> str:
+    """OpenCV's own reason on one line, without its file names."""
+    return " ".join((error.err or str(error)).split()).rstrip(".")
+
+
+def _darknet_input_hw(cfg: Path) -> tuple[int, int]:
+    """Read width and height of the first section, [net]."""
+    sections = re.split(r"^\s*\[", cfg.read_text(errors="replace"), flags=re.MULTILINE)
+    net = sections[1] if len(sections) > 1 else ""
+    sides = [re.search(rf"^\s*{name}\s*=\s*(\d+)", net, flags=re.MULTILINE) for name in ("height", "width")]
+    if not net.startswith("net") or not all(sides):
+        raise InputError(f"Detector '{cfg}' is no Darknet network: expected a [net] section with width and height.")
+    return int(sides[0][1]), int(sides[1][1])
+
+
+def _check_darknet_size(net: cv2.dnn.Net, cfg: Path, weights: Path) -> None:
+    """Refuse weights of another network: OpenCV reads a file that is too short or too long without a word."""
+    layers = [net.getLayer(net.getLayerId(name)) for name in net.getLayerNames()]
+    count = sum(blob.size for layer in layers if layer.type != "Region" for blob in layer.blobs)
+    with weights.open("rb") as file:
+        major, minor = np.frombuffer(file.read(8).ljust(8, b"\0"), "<i4").tolist()
+    header = 20 if major * 10 + minor >= 2 else 16  # the count of images seen became 64-bit with version 0.2
+    size = weights.stat().st_size
+    if size != header + 4 * count:
+        raise InputError(
+            f"Detector '{weights}' has {size} bytes but '{cfg}' describes {header + 4 * count}: it is truncated or "
+            "belongs to another network."
+        )
+
+
+def _onnx_input_hw(path: Path) -> tuple[int, int]:
+    """Height and width of the only input, (1, 3, h, w); _DYNAMIC_SIDE where the file leaves them open."""
+    import onnx  # OpenCV does not tell the input shape
+    from google.protobuf.message import DecodeError
+
+    try:
+        graph = onnx.load(str(path), load_external_data=False).graph
+    except DecodeError as error:
+        raise InputError(f"Detector '{path}' is damaged or not an ONNX file.") from error
+    constants = {tensor.name for tensor in graph.initializer}
+    inputs = [value.type.tensor_type for value in graph.input if value.name not in constants]
+    dims = [dim.dim_value for dim in inputs[0].shape.dim] if len(inputs) == 1 else []
+    if len(dims) != 4 or dims[1] not in (0, 3):
+        raise InputError(f"Detector '{path}' has no single image input: expected one of shape (1, 3, height, width).")
+    return dims[2] or _DYNAMIC_SIDE, dims[3] or _DYNAMIC_SIDE
+
+
+def _onnx_family(shapes: list[tuple[int, ...]], input_hw: tuple[int, int], path: Path) -> str:
+    """Tell the family by the shape of the output; the table is in `YoloOnnx`."""
+    cells = sum((input_hw[0] // stride) * (input_hw[1] // stride) for stride in _STRIDES)
+    if len(shapes) == 1 and len(shapes[0]) == 3 and shapes[0][0] == 1:
+        _, rows, columns = shapes[0]
+        if columns == cells and rows >= 5:
+            return "yolov8"
+        if rows == cells and columns >= 6:
+            return "yolox"
+        if rows == 3 * cells and columns >= 6:
+            return "yolov5"
+    found = ", ".join(map(str, shapes))
+    raise InputError(
+        f"Detector '{path}' has outputs of shape {found} for an input of {input_hw[0]} x {input_hw[1]} px, which is "
+        f"none of {_LAYOUTS}."
+    )

@@ -1,0 +1,174 @@
+"""From an image and the people found in it to bodies in the camera of the full image."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from mindspore import Tensor
+
+from cliff_ms import camera
+from cliff_ms.body.files import Body
+from cliff_ms.body.smpl import SMPL
+from cliff_ms.config import ModelConfig
+from cliff_ms.data.crop import box_to_crop, crop_affine, crop_rounded, normalize_image, normalize_keypoints
+from cliff_ms.data.detections import Detections
+from cliff_ms.io.errors import InputError
+from cliff_ms.keypoints import convert_keypoints
+from cliff_ms.models.cliff import CLIFF, FullFrameCLIFF
+from cliff_ms.rotation import rotmat_to_axis_angle
+
+# (inputs, center, size, img_hw, focal_length) -> (rotmat, betas, cam_crop, cam_full), all float32 arrays over a batch.
+Network = Callable[..., tuple[np.ndarray, ...]]
+
+_CROP = {"affine": crop_affine, "rounded": crop_rounded}
+
+
+@dataclass(frozen=True, eq=False)
+class People:
+    """The bodies of one image. P people, V vertices; the frame is the full image's camera.
+
+    Attributes:
+        detections: Where they were found, in the same order.
+        focal_length: px.
+        img_hw: Height and width of the image, px.
+        rotmats: (P, 24, 3, 3), relative to the parent joint, the root's to the camera.
+        betas: (P, 10).
+        translation: (P, 3) m; added to SMPL's output it gives camera coordinates.
+        vertices: (P, V, 3) m, camera.
+        joints: (P, 45, 3) m, camera.
+        joints2d: (P, 45, 2) px, full image.
+    """
+
+    detections: Detections
+    focal_length: float
+    img_hw: tuple[int, int]
+    rotmats: np.ndarray
+    betas: np.ndarray
+    translation: np.ndarray
+    vertices: np.ndarray
+    joints: np.ndarray
+    joints2d: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.betas)
+
+    def to_arrays(self, image_name: str, image_index: int = 0) -> dict[str, np.ndarray]:
+        """The arrays of the authors' demo, a row per person, and the joints in pixels.
+
+        Args:
+            image_name: Written to each row.
+            image_index: Number of the image or frame, first column of `detection_all`.
+
+        Returns:
+            imgname (P,), pose (P, 72) axis-angle in rad, shape (P, 10), global_t (P, 3) m, pred_joints (P, 45, 3) m,
+            focal_l (P,) px, detection_all (P, 8): image index, x1, y1, x2, y2 in px, detector's confidence twice (ours
+            have no second one) and class 0; joints2d (P, 45, 2) px.
+        """
+        count = len(self)
+        scores = self.detections.scores[:, None]
+        index = np.full((count, 1), float(image_index))
+        return {
+            "imgname": np.array([image_name] * count, dtype=np.str_),
+            "pose": rotmat_to_axis_angle(self.rotmats).reshape(count, 72),
+            "shape": self.betas,
+            "global_t": self.translation,
+            "pred_joints": self.joints,
+            "focal_l": np.full(count, self.focal_length),
+            "detection_all": np.hstack([index, self.detections.boxes, scores, scores, np.zeros((count, 1))]),
+            "joints2d": self.joints2d,
+        }
+
+
+class Predictor:
+    """Runs the whole way from pixels or keypoints to bodies.
+
+    The graph is compiled for one batch size; the last batch of an image is filled up with repeated people.
+
+    Args:
+        network: The network, of any engine.
+        config: The conventions of its weights.
+        body: The body model.
+        batch_size: People that go through the network at once.
+    """
+
+    def __init__(self, network: Network, config: ModelConfig, body: Body, batch_size: int = 1) -> None:
+        self._network = network
+        self._config = config
+        self._smpl = SMPL(body)
+        self._batch_size = batch_size
+
+    def __call__(self, image: np.ndarray, detections: Detections, focal_length: float | None = None) -> People:
+        """Estimate the bodies of the people found in one image.
+
+        Args:
+            image: (H, W, 3) uint8 RGB.
+            detections: The people; with the keypoints of the model's joint set if it reads keypoints.
+            focal_length: px of the full image; None to estimate it (a diagonal field of view of 55 degrees).
+
+        Returns:
+            The bodies, in the order of the detections.
+
+        Raises:
+            InputError: Weights that read keypoints, and none given; weights that give no finite numbers.
+        """
+        count = len(detections.boxes)
+        img_hw = np.tile(np.array(image.shape[:2], np.float32), (count, 1))
+        if focal_length is None:
+            focal_length = float(camera.estimate_focal_length(np.array(image.shape[:2], np.float64)))
+        focal = np.full(count, focal_length, np.float32)
+        center, size = box_to_crop(detections.boxes, self._config.crop_hw)
+        outputs = []
+        for start in range(0, count, self._batch_size):
+            # Past the end, the last person is repeated: one shape, one compiled graph.
+            rows = np.minimum(np.arange(start, start + self._batch_size), count - 1)
+            inputs = self._inputs(image, detections, center[rows], size[rows], rows)
+            rotmat, betas, _, translation = self._network(inputs, center[rows], size[rows], img_hw[rows], focal[rows])
+            if not all(np.isfinite(array).all() for array in (rotmat, betas, translation)):
+                raise InputError("The network gives values that are not finite: bad weights.")
+            vertices, joints = (t.asnumpy() for t in self._smpl(Tensor(betas), Tensor(rotmat)))
+            outputs.append([array[: count - start] for array in (rotmat, betas, translation, vertices, joints)])
+        rotmats, betas, translation, vertices, joints = self._join(outputs)
+        joints2d = camera.to_image(camera.project(joints, translation, focal), img_hw)
+        moved = translation[:, None]
+        return People(
+            detections,
+            focal_length,
+            image.shape[:2],
+            rotmats,
+            betas,
+            translation,
+            vertices + moved,
+            joints + moved,
+            joints2d,
+        )
+
+    def _inputs(
+        self, image: np.ndarray, detections: Detections, center: np.ndarray, size: np.ndarray, rows: np.ndarray
+    ) -> np.ndarray:
+        if self._config.encoder == "keypoints":
+            if detections.keypoints is None:
+                raise InputError("These weights read 2D keypoints, not pixels: give them with --keypoints.")
+            keypoints = convert_keypoints(detections.keypoints[rows], detections.joint_set, self._config.joint_set)
+            return normalize_keypoints(keypoints, center, size)
+        cut = _CROP[self._config.crop_style]
+        return np.stack(
+            [normalize_image(cut(image, c, s, self._config.crop_hw)) for c, s in zip(center, size, strict=True)]
+        )
+
+    def _join(self, outputs: list[list[np.ndarray]]) -> list[np.ndarray]:
+        if outputs:
+            return [np.concatenate(arrays) for arrays in zip(*outputs, strict=True)]
+        shapes = ((24, 3, 3), (10,), (3,), (self._smpl.vertex_count, 3), (45, 3))
+        return [np.zeros((0, *shape), np.float32) for shape in shapes]
+
+
+def mindspore_network(cliff: CLIFF, config: ModelConfig) -> Network:
+    """The network run by MindSpore on the device that `runtime.setup_device` chose."""
+    net = FullFrameCLIFF(cliff, config.bbox_norm)
+    net.set_train(False)
+
+    def run(*arrays: np.ndarray) -> tuple[np.ndarray, ...]:
+        return tuple(t.asnumpy() for t in net(*(Tensor(a) for a in arrays)))
+
+    return run

@@ -1,0 +1,156 @@
+"""Images in and out of memory as (H, W, 3) uint8 RGB, and the list of those to work on."""
+
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from cliff_ms.io.errors import InputError
+from cliff_ms.io.files import atomic_path, require_file
+
+IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+
+_lock = threading.Lock()
+_log_levels: list[int] = []  # as each thread in `quiet_opencv` found the process's level, so the first is the true one
+
+
+@contextmanager
+def quiet_opencv() -> Iterator[None]:
+    """Keep OpenCV's own log off stderr: the caller reports the failure in one sentence."""
+    with _lock:
+        _log_levels.append(cv2.getLogLevel())
+        cv2.setLogLevel(0)
+    try:
+        yield
+    finally:
+        with _lock:
+            level = _log_levels.pop()
+            if not _log_levels:
+                cv2.setLogLevel(level)
+
+
+def find_inputs(paths: list[str]) -> list[Path]:
+    """List the files to work on.
+
+    Args:
+        paths: Images, videos and folders. Of a folder, the files with one of IMAGE_EXTENSIONS are taken (not those of
+            its sub-folders, and no hidden ones), sorted by name. A file that is named itself is taken whatever it is
+            called: reading it decides.
+
+    Returns:
+        The files, in the order given.
+
+    Raises:
+        InputError: If a path does not exist, a folder holds no image, or two files have the same stem: the results are
+            called `<stem>_...` and one would replace the other.
+    """
+    files: list[Path] = []
+    for path in map(Path, paths):
+        if path.is_dir():
+            images = sorted(p for p in path.iterdir() if _is_listed_image(p))
+            if not images:
+                raise InputError(f"Folder '{path}' holds no image ({', '.join(IMAGE_EXTENSIONS)}).")
+            files += images
+        elif path.exists():
+            files.append(path)
+        else:
+            raise InputError(f"Input '{path}' does not exist.")
+    first_with: dict[str, Path] = {}
+    for file in files:
+        other = first_with.setdefault(file.stem, file)
+        if other is not file:
+            raise InputError(
+                f"Inputs '{other}' and '{file}' would both write '{file.stem}_...': rename one, or run them one at a "
+                "time into two output folders."
+            )
+    return files
+
+
+def read_image(path: str | Path) -> np.ndarray:
+    """Read a picture.
+
+    Grey becomes three equal channels and 16 bits become 8 (v / 257, rounded). The EXIF orientation of JPEG, PNG and
+    TIFF files is applied. An alpha channel is dropped: files store colours that are not multiplied by it, so a cut-out
+    person keeps her colours up to the soft edge, and the pixels are those the published networks were run on.
+
+    Args:
+        path: JPEG, PNG, BMP, WebP or TIFF, recognised by content.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+
+    Raises:
+        InputError: If the file is missing, a folder, empty, truncated, or no image that can be read.
+    """
+    path = require_file(path, "Image")
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"Image '{path}' cannot be read: {error.strerror}.") from error
+    if _is_truncated(data):
+        raise InputError(f"Image '{path}' is truncated: its end is missing; copy or download it again.")
+    if data[4:8] == b"ftyp" and data[8:12] in (b"heic", b"heix", b"mif1", b"avif"):
+        raise InputError(f"Image '{path}' is a HEIC or AVIF file, which is not supported; save it as JPEG or PNG.")
+    with quiet_opencv():
+        try:
+            image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+        except cv2.error:
+            image = None
+    if image is None:
+        raise InputError(f"File '{path}' is damaged or not an image: JPEG, PNG, BMP, WebP or TIFF was expected.")
+    if image.dtype == np.uint16:
+        image = ((image.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    if image.dtype != np.uint8:
+        raise InputError(f"Image '{path}' holds {image.dtype} values; save it with 8 or 16 bits per channel.")
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def write_image(path: str | Path, image_rgb: np.ndarray, quality: int = 92) -> None:
+    """Write a picture under a temporary name and rename it.
+
+    Args:
+        path: The suffix chooses the format.
+        image_rgb: (H, W, 3) uint8 RGB.
+        quality: JPEG quality, 1-100; other formats ignore it.
+
+    Raises:
+        InputError: If the folder cannot be written.
+    """
+    bgr = cv2.cvtColor(image_rgb, cv2.COLOR_RGB2BGR)
+    _, data = cv2.imencode(Path(path).suffix, bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data.tobytes())
+
+
+def _is_listed_image(path: Path) -> bool:
+    return path.suffix.lower() in IMAGE_EXTENSIONS and not path.name.startswith(".") and path.is_file()
+
+
+def _is_truncated(data: bytes) -> bool:
+    """Whether a JPEG lacks its end marker, a PNG its last chunk, or a WebP some of the length it states."""
+    if data.startswith(b"\xff\xd8\xff"):
+        return not _jpeg_has_end(data)
+    if data.startswith(b"\x89PNG"):
+        return b"IEND\xaeB`\x82" not in data
+    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
+        return len(data) < 8 + int.from_bytes(data[4:8], "little")
+    return False
+
+
+def _jpeg_has_end(data: bytes) -> bool:
+    """Walk the segments of a JPEG to its end marker.
+
+    A plain search would find the end marker of the thumbnail inside the EXIF segment.
+    """
+    marker = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])", re.DOTALL)  # not a stuffed 0xFF nor a restart marker
+    position = 2
+    while found := marker.search(data, position):
+        position = found.end()
+        if found[1] == b"\xd9":
+            return True
+        position += int.from_bytes(data[position : position + 2], "big")
+    return False

@@ -1,0 +1,205 @@
+"""Videos in and out, frame by frame, as (H, W, 3) uint8 RGB."""
+
+import functools
+import logging
+import math
+import os
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from cliff_ms.io.errors import InputError
+from cliff_ms.io.files import atomic_path, require_file
+from cliff_ms.io.images import quiet_opencv
+
+VIDEO_EXTENSIONS = (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm")
+
+# FFmpeg inside OpenCV writes its own complaints to stderr; ours come as one sentence. Read when the first video opens.
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+
+log = logging.getLogger("cliff_ms")
+
+
+def is_video(path: str | Path) -> bool:
+    """Whether the file name has one of VIDEO_EXTENSIONS (in any case)."""
+    return Path(path).suffix.lower() in VIDEO_EXTENSIONS
+
+
+class VideoReader:
+    """The frames of a video, decoded one by one: only the current one is in memory.
+
+    Use it as a context manager and iterate over it once. The rotation that phones store is applied.
+
+    Args:
+        path: A video file.
+
+    Attributes:
+        fps: Frames per second.
+        img_hw: Height and width of a frame, px.
+        frame_count: What the file states; an estimate (0: unknown).
+
+    Raises:
+        InputError: When opened, if the file is missing, truncated or no video that can be read; when iterated, if no
+            frame can be decoded. Fewer frames than stated (by more than a tenth) are logged as a warning, because the
+            stated number is an estimate in several formats.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = require_file(path, "Video")
+        if _mp4_is_truncated(self.path):
+            raise InputError(f"Video '{path}' is truncated: its end is missing; copy or download it again.")
+        with quiet_opencv():
+            self._capture = cv2.VideoCapture(str(path))
+        if not self._capture.isOpened():
+            raise InputError(f"File '{path}' is damaged or not a video; expected one of {', '.join(VIDEO_EXTENSIONS)}.")
+        # Off unless asked for in OpenCV 4.11: without it a portrait video of a phone lies on its side.
+        self._capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)
+        self.fps = self._capture.get(cv2.CAP_PROP_FPS)
+        self.img_hw = tuple(int(self._capture.get(p)) for p in (cv2.CAP_PROP_FRAME_HEIGHT, cv2.CAP_PROP_FRAME_WIDTH))
+        self.frame_count = max(0, int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)))
+        if not (math.isfinite(self.fps) and self.fps > 0):
+            self._capture.release()
+            raise InputError(f"Video '{path}' states no frame rate; encode it again, for example as MP4.")
+
+    def __enter__(self) -> "VideoReader":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._capture.release()
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        """Yield (H, W, 3) uint8 RGB frames."""
+        decoded = 0
+        while True:
+            ok, bgr = self._capture.read()
+            if not ok:
+                break
+            decoded += 1
+            yield cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+        if decoded == 0:
+            raise InputError(
+                f"Video '{self.path}' has no frame that can be decoded; encode it again, for example as MP4."
+            )
+        if decoded < 0.9 * self.frame_count:
+            log.warning("Video '%s' states %d frames, %d could be decoded.", self.path, self.frame_count, decoded)
+
+
+class VideoWriter:
+    """An MP4 written frame by frame under a temporary name: renamed when the block ends, removed on an exception.
+
+    H.264 (yuv420p, index first: browsers play it while it loads) through the FFmpeg of imageio-ffmpeg; where that is
+    not installed, MPEG-4 part 2 through OpenCV, with a warning. Both need even sizes: the last row or column of an
+    odd-sized frame is repeated once. Use it as a context manager.
+
+    Args:
+        path: The `.mp4` file.
+        fps: Frames per second.
+        img_hw: Height and width of every frame, px.
+
+    Raises:
+        InputError: When entered or left, if the file cannot be written.
+    """
+
+    def __init__(self, path: str | Path, fps: float, img_hw: tuple[int, int]) -> None:
+        self.path = Path(path)
+        self._fps = fps
+        self._shape = (*img_hw, 3)
+        self._pad_hw = (img_hw[0] % 2, img_hw[1] % 2)
+
+    def __enter__(self) -> "VideoWriter":
+        height, width = (size + pad for size, pad in zip(self._shape, self._pad_hw, strict=False))
+        ffmpeg = _ffmpeg_with_h264()
+        with ExitStack() as stack:
+            temporary = stack.enter_context(atomic_path(self.path))
+            if ffmpeg:
+                sink = _h264_sink(ffmpeg, temporary, self._fps, (width, height))
+            else:
+                log.warning("'%s' is MPEG-4 part 2, which browsers do not play: install imageio-ffmpeg.", self.path)
+                sink = _mpeg4_sink(temporary, self._fps, (width, height))
+            self._write = stack.enter_context(sink)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._stack.__exit__(*exc)
+
+    def write(self, image_rgb: np.ndarray) -> None:
+        """Append a frame, (H, W, 3) uint8 RGB."""
+        if image_rgb.shape != self._shape or image_rgb.dtype != np.uint8:
+            raise ValueError(
+                f"For 'VideoWriter', a frame must be uint8 of shape {self._shape}, "
+                f"but got {image_rgb.dtype} of shape {image_rgb.shape}."
+            )
+        self._write(cv2.copyMakeBorder(image_rgb, 0, self._pad_hw[0], 0, self._pad_hw[1], cv2.BORDER_REPLICATE))
+
+
+def _mp4_is_truncated(path: Path) -> bool:
+    """Whether an MP4 or MOV lacks its index ('moov'), or a box of its pictures runs past the end of the file."""
+    length = path.stat().st_size
+    offset, has_index = 0, False
+    with path.open("rb") as file:
+        if file.read(8)[4:] != b"ftyp":
+            return False
+        while offset + 8 <= length:
+            file.seek(offset)
+            size, kind = int.from_bytes(file.read(4), "big"), file.read(4)
+            if size == 1:
+                size = int.from_bytes(file.read(8), "big")
+            if kind in (b"mdat", b"moov", b"moof") and offset + size > length:
+                return True
+            has_index |= kind == b"moov"
+            offset += size if size >= 8 else length  # 0: to the end of the file
+    return not has_index
+
+
+@functools.cache
+def _ffmpeg_with_h264() -> str | None:
+    """Return the path of an FFmpeg that has libx264, or None."""
+    try:
+        import imageio_ffmpeg
+
+        executable = imageio_ffmpeg.get_ffmpeg_exe()
+        listing = subprocess.run([executable, "-hide_banner", "-encoders"], capture_output=True, text=True, check=True)
+    except (ImportError, RuntimeError, OSError, subprocess.CalledProcessError):
+        return None
+    return executable if "libx264" in listing.stdout else None
+
+
+@contextmanager
+def _h264_sink(ffmpeg: str, path: Path, fps: float, size_wh: tuple[int, int]) -> Iterator[Callable[[np.ndarray], None]]:
+    """Run FFmpeg on `path` and give the function that feeds it a frame; OSError with its last words if it fails."""
+    source = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", "{}x{}".format(*size_wh), "-r", f"{fps:.6f}", "-i", "-"]
+    codec = ["-c:v", "libx264", "-preset", "veryfast", "-crf", "20", "-pix_fmt", "yuv420p", "-movflags", "+faststart"]
+    command = [ffmpeg, "-hide_banner", "-loglevel", "error", "-y", *source, *codec, "-f", "mp4", str(path)]
+    with tempfile.TemporaryFile() as errors:
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=errors)
+        try:
+            yield lambda frame: process.stdin.write(frame.tobytes())
+        except BrokenPipeError:
+            pass  # FFmpeg has stopped; its own words follow
+        finally:
+            with suppress(OSError):
+                process.stdin.close()
+            code = process.wait()
+        if code != 0:
+            errors.seek(0)
+            words = errors.read().decode(errors="replace").strip().splitlines()
+            raise OSError(words[-1] if words else f"ffmpeg left with code {code}")
+
+
+@contextmanager
+def _mpeg4_sink(path: Path, fps: float, size_wh: tuple[int, int]) -> Iterator[Callable[[np.ndarray], None]]:
+    """Open OpenCV's own encoder on `path` and give the function that feeds it a frame."""
+    with quiet_opencv():
+        writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), fps, size_wh)
+    if not writer.isOpened():
+        raise OSError("OpenCV cannot write an MP4 there")
+    try:
+        yield lambda frame: writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
+    finally:
+        writer.release()

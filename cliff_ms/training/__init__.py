@@ -1,0 +1,1 @@
+"""Training: the losses, the step, and the loop around it."""

@@ -1,0 +1,1 @@
+"""Weights: what a file of them means, to and from PyTorch, and the engines that run them."""

@@ -1,0 +1,111 @@
+"""The network as a file that runs elsewhere: MindIR, ONNX, AIR; and ONNX Runtime as an engine for it."""
+
+from pathlib import Path
+
+import numpy as np
+
+import mindspore as ms
+from mindspore import Tensor, nn
+
+from cliff_ms.body.files import Body
+from cliff_ms.body.smpl import SMPL
+from cliff_ms.config import ModelConfig
+from cliff_ms.inference.predict import Network
+from cliff_ms.io.errors import InputError
+from cliff_ms.keypoints import JOINT_SETS
+from cliff_ms.models.cliff import CLIFF, FullFrameCLIFF
+from cliff_ms.weights.checkpoint import WeightsMeta, file_with_side_car, load_side_car
+
+_ONNX_TOLERANCE = 1e-4  # largest difference to MindSpore's output that is accepted, m or unitless
+
+
+def export_network(
+    cliff: CLIFF, meta: WeightsMeta, path: Path, file_format: str, batch_size: int = 1, body: Body | None = None
+) -> float:
+    """Write the full-frame network and a side-car, after checking that it computes the same.
+
+    Args:
+        cliff: The network.
+        meta: What its weights mean; goes into the side-car.
+        path: Target, ending in the format's name.
+        file_format: 'mindir' (any batch size), 'onnx' (fixed batch size) or 'air' (Ascend only).
+        batch_size: Of an ONNX or AIR file.
+        body: Also write the body model into the file, whose licence then applies to it: the outputs are then followed
+            by vertices and joints.
+
+    Returns:
+        The largest difference between the file's output and MindSpore's; 0 for AIR, which cannot be run here.
+
+    Raises:
+        InputError: Wrong suffix, folder that cannot be written, or AIR without an Ascend device.
+        RuntimeError: If the written file does not compute the same.
+    """
+    if file_format == "air" and ms.get_context("device_target") != "Ascend":
+        raise InputError("AIR files can be written only on a machine with an Ascend device; choose mindir or onnx.")
+    net = FullFrameCLIFF(cliff, meta.model.bbox_norm, SMPL(body) if body else None)
+    net.set_train(False)
+    example = example_inputs(meta.model, batch_size)
+    signature = [Tensor(a) for a in example]
+    if file_format == "mindir":
+        signature = [Tensor(shape=[None, *a.shape[1:]], dtype=ms.float32) for a in example]
+    with file_with_side_car(path, meta, (f".{file_format}",)) as written:
+        # MindSpore appends the suffix itself.
+        ms.export(net, *signature, file_name=str(written.with_suffix("")), file_format=file_format.upper())
+        expected = [t.asnumpy() for t in net(*(Tensor(a) for a in example))]
+        return _check(written, file_format, example, expected)
+
+
+def example_inputs(config: ModelConfig, batch_size: int) -> list[np.ndarray]:
+    """Inputs of the right shapes for `FullFrameCLIFF`: random crops or keypoints of a person left of the centre."""
+    shape = (len(JOINT_SETS[config.joint_set]), 3) if config.encoder == "keypoints" else (3, *config.crop_hw)
+    rng = np.random.default_rng(0)
+    camera_inputs = ([500.0, 400.0], 300.0, [720.0, 1280.0], 1468.6)  # center, size, img_hw, focal_length
+    inputs = rng.standard_normal((batch_size, *shape), np.float32)
+    return [inputs, *(np.stack([np.array(v, np.float32)] * batch_size) for v in camera_inputs)]
+
+
+def onnx_network(path: Path) -> tuple[Network, WeightsMeta, int]:
+    """A network run by ONNX Runtime on the CPU.
+
+    Args:
+        path: An .onnx file that `export_network` wrote, with its side-car.
+
+    Returns:
+        The network, what its weights mean, and the batch size it was exported for.
+
+    Raises:
+        InputError: If ONNX Runtime is not installed, or the file is missing, truncated or foreign.
+    """
+    meta = load_side_car(path)
+    session = _session(path)
+    names = [i.name for i in session.get_inputs()]
+
+    def run(*arrays: np.ndarray) -> tuple[np.ndarray, ...]:
+        return tuple(session.run(None, dict(zip(names, arrays, strict=True)))[:4])
+
+    return run, meta, session.get_inputs()[0].shape[0]
+
+
+def _session(path: Path):  # noqa: ANN202  its type is known only once the optional package is there
+    try:
+        import onnxruntime
+    except ImportError:
+        raise InputError("The ONNX Runtime engine needs the package onnxruntime: pip install onnxruntime.") from None
+    try:
+        return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime raises classes of its own, with no other base
+        raise InputError(f"{path} is not a readable ONNX file, or truncated ({str(error).splitlines()[0]}).") from None
+
+
+def _check(written: Path, file_format: str, example: list[np.ndarray], expected: list[np.ndarray]) -> float:
+    if file_format == "air":
+        return 0.0
+    if file_format == "mindir":
+        outputs = [t.asnumpy() for t in nn.GraphCell(ms.load(str(written)))(*(Tensor(a) for a in example))]
+    else:
+        session = _session(written)
+        outputs = session.run(None, {i.name: a for i, a in zip(session.get_inputs(), example, strict=True)})
+    difference = max(float(np.abs(a - b).max()) for a, b in zip(outputs, expected, strict=True))
+    if not difference <= (0 if file_format == "mindir" else _ONNX_TOLERANCE):
+        raise RuntimeError(f"The {file_format} file differs from MindSpore by {difference:g}; it was not kept.")
+    return difference

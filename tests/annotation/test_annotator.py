@@ -1,0 +1,299 @@
+"""The annotator: what goes in, what comes out, and that an ended run goes on to the same result."""
+
+import dataclasses
+import json
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from scipy.spatial.transform import Rotation
+
+from cliff_ms.annotation.input import read_target, to_spin
+from cliff_ms.body.files import load_body
+from cliff_ms.config import AugmentConfig, Config, DataConfig, ModelConfig, SourceConfig, load_config
+from cliff_ms.data.annotations import load_annotations
+from cliff_ms.data.crop import box_to_crop
+from cliff_ms.data.detections import box_around
+from cliff_ms.io.errors import InputError
+from cliff_ms.io.images import write_image
+from cliff_ms.keypoints import COCO17, OPENPOSE25, SPIN24
+from cliff_ms.weights.checkpoint import WeightsMeta, parameter_arrays, save_weights
+from tests.toys.training import body_arrays
+
+ROOT = Path(__file__).resolve().parents[2]
+PEOPLE = 32
+MODEL = ModelConfig("keypoints", width=0.0625, joint_set="coco17")
+HELD_OUT = ROOT / "model_zoo" / "heldout" / "annotations.npz"
+KEYS = "imgname center scale part annot_id pose shape has_smpl global_t focal_l S"
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory, graph_mode):
+    """Weights that know nothing, a configuration that learns fast, people with their truth."""
+    from cliff_ms import runtime
+    from cliff_ms.models.cliff import build_model
+
+    folder = tmp_path_factory.mktemp("annotator")
+    runtime.set_seed(0)
+    save_weights(
+        folder / "start.safetensors", parameter_arrays(build_model(MODEL)), WeightsMeta(MODEL, "test", body="neutral")
+    )
+    values = yaml.safe_load((ROOT / "configs" / "annotator_keypoints.yaml").read_text())
+    values["model"] = dataclasses.asdict(MODEL) | {"crop_hw": [256, 192]}
+    values["data"]["batch_size"] = 8
+    values["train"] |= {"learning_rate": 2e-3, "save_every": 10}
+    values["loss"] |= {"keypoints3d": 1.0, "pose": 0.1}  # a wild guess is no prior
+    values["annotator"]["epochs"] = 15
+    (folder / "config.yaml").write_text(yaml.safe_dump(values))
+    known = np.load(HELD_OUT)
+    rows = np.flatnonzero((known["input_keypoints_noisy"][..., 2] > 0.2).sum(1) >= 10)[:PEOPLE]
+    columns = {
+        key: known[key][rows] for key in "imgname center scale pose shape has_smpl gender focal_l img_hw".split()
+    }
+    np.savez(
+        folder / "people.npz",
+        **columns,
+        input_keypoints=known["input_keypoints_noisy"][rows],
+        input_joint_set="coco17",
+        annot_id=np.arange(PEOPLE)[::-1] + 1000,
+    )
+    return folder
+
+
+def command(files, output, **replaced):
+    given = {"config": "config.yaml", "ckpt": "start.safetensors", "annotations": "people.npz"} | replaced
+    flags = [part for name, file in given.items() for part in (f"--{name}", str(files / file))]
+    return [sys.executable, str(ROOT / "annotate.py"), *flags, "--output", str(output), "--device_target", "CPU"]
+
+
+def run(*arguments, **replaced):
+    return subprocess.run(command(*arguments, **replaced), capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def finished(files):
+    done = run(files, files / "out.npz")
+    assert done.returncode == 0, done.stderr
+    return files / "out.npz", done
+
+
+def test_what_an_annotation_holds(finished, files):
+    output, done = finished
+    given, made = np.load(files / "people.npz"), dict(np.load(output))
+    assert set(KEYS.split()) <= set(made)
+    for key in ("imgname", "annot_id", "center", "input_keypoints", "focal_l"):
+        np.testing.assert_array_equal(made[key], given[key])
+    np.testing.assert_array_equal(made["part"], to_spin(given["input_keypoints"], "coco17"))
+    assert made["error_box_after"].mean() < 0.7 * made["error_box_before"].mean()
+    np.testing.assert_allclose(made["error_box_after"] * 200 * made["scale"], made["error_px_after"], rtol=1e-5)
+    # The truth was in the file that came in, and nowhere in what the annotator worked with.
+    assert not {"pose", "shape", "S", "has_smpl"} & set(np.load(output.with_suffix(".work") / "target.npz").files)
+    assert re.search(r"before +32 .*\nafter +32 ", done.stdout) and "PA-MPJPE" in done.stdout
+    assert "no pictures" in done.stderr and not (output.with_suffix(".work") / "index.html").exists()
+
+
+def test_the_geometry_closes(finished):
+    """The file's pose, shape and translation, posed and projected in float64, give its joints, errors and flags."""
+    made, body = dict(np.load(finished[0])), load_body()
+    rotmats = Rotation.from_rotvec(made["pose"].reshape(-1, 3)).as_matrix().reshape(-1, 24, 3, 3)
+    _, joints = body_arrays(body, made["shape"].astype(float), rotmats)
+    pelvis = joints[:, SPIN24.index("pelvis_mpii"), None]
+    np.testing.assert_allclose(made["S"][..., :3], joints - pelvis, atol=1e-4)
+    assert (made["S"][..., 3] == 1).all() and (made["has_smpl"] == 1).all()
+    moved = joints + made["global_t"][:, None]
+    points = moved[..., :2] / moved[..., 2:] * made["focal_l"][:, None, None] + made["img_hw"][:, None, ::-1] / 2
+    weight = made["part"][..., 2].astype(float)
+    weight[:, [SPIN24.index(f"{side}_hip_lsp") for side in ("left", "right")]] = 0
+    distance = np.linalg.norm(points - made["part"][..., :2], axis=-1)
+    np.testing.assert_allclose(made["error_px_after"], (weight * distance).sum(1) / weight.sum(1), rtol=2e-3)
+    loss2d = (weight * distance**2).sum(1) / (100 * made["scale"]) ** 2 / 98
+    np.testing.assert_array_equal(made["good"], (loss2d <= 5e-4) & (np.abs(made["shape"]) <= 3).all(1))
+
+
+def test_training_reads_it(finished):
+    from cliff_ms.data.dataset import TrainDataset
+
+    assert load_annotations(finished[0]).has_smpl.all()
+    data = DataConfig(train=(SourceConfig(str(finished[0])),), batch_size=4)
+    inputs, *_, has_smpl = TrainDataset(Config(MODEL, data, AugmentConfig())).batch(0)
+    assert inputs.shape == (4, 17, 3) and has_smpl.all()
+
+
+def test_killed_and_started_again_is_the_same(finished, files):
+    output = files / "killed.npz"
+    process = subprocess.Popen(command(files, output), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    log = files / "killed.work" / "finetune" / "log.jsonl"
+    while process.poll() is None and not (log.is_file() and len(log.read_text().splitlines()) >= 15):
+        time.sleep(0.02)
+    assert process.poll() is None
+    process.kill()
+    process.wait()
+    prior = (files / "killed.work" / "prior.npz").stat().st_mtime_ns
+    done = run(files, output)
+    assert done.returncode == 0, done.stderr
+    assert (files / "killed.work" / "prior.npz").stat().st_mtime_ns == prior
+    assert output.read_bytes() == finished[0].read_bytes()
+
+
+def test_another_annotation_is_refused(finished, files):
+    values = yaml.safe_load((files / "config.yaml").read_text())
+    values["annotator"]["epochs"] = 5
+    (files / "other.yaml").write_text(yaml.safe_dump(values))
+    people = dict(np.load(files / "people.npz"))
+    np.savez(files / "other.npz", **people | {"input_keypoints": people["input_keypoints"] * [1.01, 1, 1]})
+    for replaced, named in (({"config": "other.yaml"}, "annotator.epochs"), ({"annotations": "other.npz"}, "annot")):
+        done = run(files, finished[0], **replaced)
+        assert done.returncode == 2 and "was made with other settings" in done.stderr and named in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def people_of(columns):
+    return {key: columns[key] for key in ("imgname", "center", "scale", "part", "img_hw", "input_keypoints")}
+
+
+def assert_same(found, expected):
+    for key, column in people_of(expected).items():
+        if column.dtype.kind == "U":
+            np.testing.assert_array_equal(found[key], column, key)
+        else:
+            np.testing.assert_allclose(found[key], column, rtol=1e-6, err_msg=key)
+
+
+def boxed(folder, keypoints, names, joint_set, img_hw):
+    """The npz of the same people, with the boxes of the rule."""
+    center, size = box_to_crop(np.array([box_around(each, "test") for each in keypoints]), (256, 192))
+    columns = {"imgname": names, "center": center, "scale": size.astype(float) / 200, "img_hw": img_hw}
+    np.savez(folder / "same.npz", **columns, input_keypoints=keypoints, input_joint_set=joint_set)
+    return read_target(folder / "same.npz", None, MODEL)
+
+
+def test_coco_json_is_the_same_people(files, tmp_path):
+    known = np.load(files / "people.npz")
+    keypoints = np.ceil(known["input_keypoints"] * [1, 1, 0.001])[:6].astype(np.float32)  # whole px, flags 0 and 1
+    names = ["a.jpg", "b.jpg", "a.jpg", "b.jpg", "b.jpg", "a.jpg"]
+    annotations = [
+        {"id": 100 - k, "image_id": int(names[k] == "b.jpg"), "keypoints": (each * [1, 1, 2]).ravel().tolist()}
+        for k, each in enumerate(keypoints)
+    ]
+    annotations.insert(2, annotations[0] | {"iscrowd": 1})
+    annotations.insert(4, annotations[0] | {"keypoints": [5, 5, 2] * 3 + [0] * 42})
+    images = [{"id": k, "file_name": name, "height": 500, "width": 400} for k, name in enumerate(("a.jpg", "b.jpg"))]
+    (tmp_path / "coco.json").write_text(json.dumps({"images": images, "annotations": annotations}))
+    found = read_target(tmp_path / "coco.json", None, MODEL)
+    sizes = np.tile(np.float32([500, 400]), (6, 1))
+    assert_same(found, boxed(tmp_path, keypoints, np.array(names), "coco17", sizes))
+    assert found["annot_id"].tolist() == [100, 99, 98, 97, 96, 95]
+
+
+def test_openpose_folder_is_the_same_people(tmp_path):
+    keypoints = np.load(HELD_OUT)["input_keypoints_openpose25"][:40]
+    keypoints = keypoints[(keypoints[..., 2] > 0).sum(1) > 12][:5]
+    for folder in ("json", "images"):
+        (tmp_path / folder).mkdir()
+    for name, rows in (("x", slice(0, 3)), ("y", slice(3, 5))):
+        people = [{"pose_keypoints_2d": each.ravel().tolist()} for each in keypoints[rows]]
+        (tmp_path / "json" / f"{name}_keypoints.json").write_text(json.dumps({"people": people}))
+        write_image(tmp_path / "images" / f"{name}.png", np.zeros((60, 80, 3), np.uint8))
+    model = dataclasses.replace(MODEL, joint_set="openpose25")
+    found = read_target(tmp_path / "json", tmp_path / "images", model)
+    names, sizes = np.array(["x.png"] * 3 + ["y.png"] * 2), np.tile(np.float32([60, 80]), (5, 1))
+    assert_same(found, boxed(tmp_path, keypoints, names, "openpose25", sizes))
+    hip, knee = SPIN24.index("left_hip_lsp"), SPIN24.index("left_knee")
+    np.testing.assert_array_equal(found["part"][:, hip], keypoints[:, OPENPOSE25.index("left_hip")])
+    np.testing.assert_array_equal(found["part"][:, knee], keypoints[:, OPENPOSE25.index("left_knee")])
+    assert not found["part"][:, [SPIN24.index("neck_lsp"), SPIN24.index("pelvis_mpii")]].any()
+
+
+def test_labels_and_inputs_replace_each_other(files, tmp_path):
+    """A data set that has `part` only, such as MPII's, can be read by a keypoint model."""
+    first = read_target(files / "people.npz", None, MODEL)
+    columns = {key: first[key] for key in ("imgname", "center", "scale", "img_hw", "part")}
+    np.savez(tmp_path / "part.npz", **columns)
+    second = read_target(tmp_path / "part.npz", None, MODEL)
+    assert second["input_joint_set"] == "coco17"
+    np.testing.assert_array_equal(second["input_keypoints"], first["input_keypoints"])
+    assert second["annot_id"].tolist() == list(range(PEOPLE)) and len(COCO17) == second["input_keypoints"].shape[1]
+
+
+def test_bad_input(files, tmp_path):
+    from cliff_ms.annotation.annotator import FinetuneConfig, Job, check_job, load_annotator_config
+
+    known = dict(np.load(files / "people.npz"))
+
+    def refused(message, model=MODEL, **columns):
+        np.savez(tmp_path / "bad.npz", **{key: c for key, c in (known | columns).items() if c is not None})
+        with pytest.raises(InputError, match=message):
+            read_target(tmp_path / "bad.npz", None, model)
+
+    refused("nobody has a 2D keypoint", input_keypoints=None, part=np.zeros((PEOPLE, 24, 3)))
+    refused("needs an 'input_joint_set' out of coco17", input_joint_set="body99")
+    refused("read pixels: name the folder of the images", ModelConfig("res18"))
+    refused("does not say how large the images are", img_hw=None)
+    refused("'annot_id' must have shape", annot_id=np.arange(3))
+    config = load_annotator_config(files / "config.yaml")
+    job = Job(config, files / "start.safetensors", files / "people.npz", None, tmp_path / "out.npz")
+    with pytest.raises(InputError, match="must end in .npz"):
+        check_job(dataclasses.replace(job, output=tmp_path / "out.json"), load_body())
+    with pytest.raises(InputError, match="given with --annotations and would be overwritten"):
+        check_job(dataclasses.replace(job, output=job.annotations), load_body())
+    with pytest.raises(InputError, match="speaks the shapes of the body 'neutral', not of 'smpl'"):
+        check_job(job, dataclasses.replace(load_body(), name="smpl"))
+    with pytest.raises(InputError, match="width is 0.0625, not 0.5"):
+        other = load_annotator_config(ROOT / "configs/annotator_keypoints.yaml")
+        check_job(dataclasses.replace(job, config=other), load_body())
+    with pytest.raises(InputError, match="'hip' is none of"):
+        FinetuneConfig(joint_weights={"hip": 0.5})
+    with pytest.raises(InputError, match="must be from 0 to 1, but got 2"):
+        FinetuneConfig(joint_weights={"left_knee": 2})
+    assert not (tmp_path / "out.work").exists()
+
+
+def test_configurations():
+    from cliff_ms.annotation.annotator import NO_AUGMENTATION, load_annotator_config
+
+    for name in ("annotator_keypoints", "annotator_res50"):
+        config = load_annotator_config(ROOT / "configs" / f"{name}.yaml")
+        assert (config.annotator.epochs, config.train.learning_rate) == (30, 5e-5)
+        assert config.augment == NO_AUGMENTATION and config.train.freeze_norm and not config.train.lr_drops
+
+
+def test_people_without_finite_numbers_are_marked(files, graph_mode):
+    from cliff_ms.annotation.annotator import run_network
+    from cliff_ms.data.dataset import EvalDataset
+    from cliff_ms.training.step import build_smpl
+
+    def network(inputs, *_):
+        rotmats = np.tile(np.eye(3, dtype=np.float32), (len(inputs), 24, 1, 1))
+        rotmats[2, 5] = np.nan
+        return rotmats, np.zeros((len(inputs), 10), np.float32), None, np.tile(np.float32([0, 0, 5]), (len(inputs), 1))
+
+    data = EvalDataset(SourceConfig(str(files / "people.npz")), MODEL, PEOPLE)
+    found = run_network(network, build_smpl(load_body(), "body"), data, 0)
+    assert np.flatnonzero(found["has_smpl"] == 0).tolist() == [2]
+    assert not found["S"][2].any() and not found["pose"][2].any() and np.isnan(found["points2d"][2]).all()
+    assert all(np.isfinite(column).all() for key, column in found.items() if key != "points2d")
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_freeze_norm(graph_mode, frozen):
+    from cliff_ms.data.dataset import TrainDataset
+    from cliff_ms.training.trainer import Trainer
+
+    settings = [
+        "data.stream=false", f"data.train=[{{annotations: {HELD_OUT}}}]", "data.batch_size=8", "model.width=0.0625",
+        f"train.freeze_norm={frozen}", "train.ema=0",
+    ]  # fmt: skip
+    config = load_config(ROOT / "configs" / "smoke.yaml", settings)
+    trainer, batch = Trainer(config, load_body(), 1), TrainDataset(config).batch(0)
+    before = {name: array.copy() for name, array in trainer.weights().items()}
+    trainer.run([batch], False, 0)
+    after = trainer.weights()
+    changed = {name for name in before if not np.array_equal(before[name], after[name])}
+    moving = {name for name in before if "moving_" in name}
+    assert moving and (moving & changed == set() if frozen else moving <= changed)
+    assert {name for name in before if name.endswith((".gamma", ".beta"))} <= changed

@@ -1,0 +1,150 @@
+"""demo.py, convert.py and export.py as a user types them, and the demo's loop on photos and videos."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from cliff_ms import load_body
+from cliff_ms.config import ModelConfig
+from cliff_ms.data.detections import read_boxes
+from cliff_ms.inference import demo
+from cliff_ms.inference.demo import Demo, Finder
+from cliff_ms.inference.predict import Predictor
+from cliff_ms.io.images import read_image
+from cliff_ms.io.video import VideoReader, VideoWriter
+from tests.golden import weights
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLES = ROOT / "model_zoo" / "examples"
+PEOPLE, BOXES = EXAMPLES / "people.jpg", EXAMPLES / "people_boxes.json"
+
+
+def verb(*arguments):
+    done = subprocess.run([sys.executable, *map(str, arguments)], cwd=ROOT, capture_output=True, text=True)
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def standing_network(inputs, center, size, img_hw, focal_length):
+    """Predicts one pose for all, at 5 m in front of the box."""
+    count = len(inputs)
+    rotmat = np.tile(np.eye(3, dtype=np.float32), (count, 24, 1, 1))
+    rotmat[:, 0] = np.diag([1, -1, -1])
+    offset = (center - img_hw[:, ::-1] / 2) * 5 / focal_length[:, None]
+    translation = np.c_[offset, np.full(count, 5)].astype(np.float32)
+    return rotmat, np.zeros((count, 10), np.float32), np.ones((count, 3), np.float32), translation
+
+
+@pytest.fixture(scope="module")
+def body():
+    return load_body()
+
+
+def make_demo(body, find, output_dir):
+    return Demo(Predictor(standing_network, ModelConfig(encoder="res18"), body), body, find, output_dir)
+
+
+@pytest.mark.usefixtures("graph_mode")
+def test_a_bad_photo_is_reported_and_the_others_are_finished(body, tmp_path):
+    (tmp_path / "bad.jpg").write_text("not a picture")
+    boxes = {**read_boxes(BOXES), "bad.jpg": read_boxes(BOXES)["people.jpg"]}
+    run = make_demo(body, Finder(boxes=boxes, boxes_file=BOXES), tmp_path)
+    page = run.run([PEOPLE, tmp_path / "bad.jpg"], "note <&>")
+    assert [path.name for path in run.failed] == ["bad.jpg"]
+    assert [row["person"] for row in run.rows] == [0, 1, 2, 3]
+    arrays = np.load(tmp_path / "people_cliff.npz")
+    np.testing.assert_allclose(arrays["detection_all"][:, 1:5], boxes["people.jpg"].boxes)
+    assert "note &lt;&amp;&gt;" in page.read_text() and "bad.jpg" not in page.read_text()
+    # The overlay differs from the photo only where people were drawn, which is inside the frame and around the boxes.
+    overlay, photo = read_image(tmp_path / "people_overlay.jpg"), read_image(PEOPLE)
+    changed = np.abs(overlay.astype(int) - photo).max(-1) > 60
+    assert changed[:, 500:640].any() and not changed[:100].any()
+    assert {p.suffix for p in tmp_path.glob("people_*")} == {".npz", ".jpg", ".glb"}
+
+
+@pytest.mark.usefixtures("graph_mode")
+def test_video_keeps_frames_apart(body, tmp_path):
+    frames = [np.full((120, 160, 3), 40 * k, np.uint8) for k in range(4)]
+    with VideoWriter(tmp_path / "clip.mp4", 10.0, (120, 160)) as writer:
+        for frame in frames:
+            writer.write(frame)
+    rows = {f"clip_{k:012d}": [[10 + 20 * k, 10, 60 + 20 * k, 110]] for k in range(3)} | {"clip_000000000003": []}
+    (tmp_path / "boxes.json").write_text(json.dumps(rows))
+    out = tmp_path / "out"
+    out.mkdir()
+    run = make_demo(body, Finder(boxes=read_boxes(tmp_path / "boxes.json"), boxes_file=Path("boxes.json")), out)
+    run.run([tmp_path / "clip.mp4"], "")
+    assert not run.failed and run.rows[0]["person"] == "3 in 4 frames"
+    arrays = np.load(out / "clip_cliff.npz")
+    assert arrays["imgname"].tolist() == [f"clip.mp4/{k:06d}" for k in range(3)]
+    np.testing.assert_array_equal(arrays["detection_all"][:, :2], [[0, 10], [1, 30], [2, 50]])
+    with VideoReader(out / "clip_overlay.mp4") as reader:
+        assert len(list(reader)) == 4
+
+
+@pytest.mark.usefixtures("graph_mode")
+def test_keypoints_of_one_image_are_not_used_for_two(body, tmp_path):
+    find = Finder(
+        keypoints=demo.found.read_keypoints(EXAMPLES / "people_keypoints.json"), keypoints_file=Path("k.json")
+    )
+    with pytest.raises(demo.InputError, match="k.json holds the keypoints of one image"):
+        make_demo(body, find, tmp_path).run([PEOPLE, PEOPLE], "")
+    with pytest.raises(demo.InputError, match="for several, or for a video"):
+        make_demo(body, find, tmp_path).run([Path("clip.mp4")], "")
+
+
+MISTAKES = {
+    "nowhere": ([PEOPLE], "Say where the people are"),
+    "two ways": ([PEOPLE, "--boxes", BOXES, "--detector", "whole-image"], "--detector finds the people itself"),
+    "missing photo": (["gone.jpg", "--boxes", BOXES], "'gone.jpg' does not exist"),
+    "missing boxes": ([PEOPLE, "--boxes", "gone.json"], "'gone.json' does not exist"),
+    "missing body": ([PEOPLE, "--boxes", BOXES, "--body", "SMPL.pkl"], "https://smpl.is.tue.mpg.de"),
+    "focal": ([PEOPLE, "--boxes", BOXES, "--focal_length", "inf"], "must be positive"),
+    "device": ([PEOPLE, "--boxes", BOXES, "--device_target", "TPU"], "invalid choice: 'TPU'"),
+    "output": ([PEOPLE, "--boxes", BOXES, "--output_dir", str(PEOPLE)], "Cannot write to the output folder"),
+    "detector": ([PEOPLE, "--detector", "yolo"], "Detector 'yolo' is unknown"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "message"), MISTAKES.values(), ids=MISTAKES.keys())
+def test_a_users_mistake_is_one_sentence_and_exit_code_2(arguments, message):
+    done = verb("demo.py", *arguments)
+    assert done.returncode == 2
+    assert message in done.stderr.strip().splitlines()[-1]
+
+
+def test_published_weights_from_pytorch_to_people_and_back(tmp_path):
+    torch = pytest.importorskip("torch")
+    original, ckpt, back = tmp_path / "res50.pt", tmp_path / "res50.ckpt", tmp_path / "back.pt"
+    state = {f"module.{k}": torch.tensor(v) for k, v in weights.state_dict("res50").items()}
+    torch.save({"model": state}, original)
+    assert "encoder res50" in verb("convert.py", "--to", "mindspore", original, ckpt).stdout
+
+    (tmp_path / "in").mkdir()
+    grey = cv2.cvtColor(read_image(PEOPLE), cv2.COLOR_RGB2GRAY)
+    cv2.imwrite(str(tmp_path / "in" / "grey.png"), grey)
+    boxes = tmp_path / "boxes.json"
+    boxes.write_text(json.dumps({"grey.png": json.loads(BOXES.read_text())["people.jpg"][:1]}))
+    common = ["demo.py", tmp_path / "in", "--ckpt", ckpt, "--boxes", boxes, "--device_target", "CPU"]
+    outputs = []
+    for engine in ("mindspore", "onnxruntime"):
+        done = verb(*common, "--engine", engine, "--output_dir", tmp_path / engine)
+        assert done.returncode == 0, done.stderr
+        assert "speak the pose and shape of the body 'smpl'" in done.stderr  # shown with the bundled body
+        outputs.append(np.load(tmp_path / engine / "grey_cliff.npz"))
+    for key in ("pose", "shape", "global_t", "pred_joints"):
+        np.testing.assert_allclose(outputs[0][key], outputs[1][key], atol=1e-4)
+
+    assert verb("convert.py", "--to", "torch", ckpt, back).returncode == 0
+    returned = torch.load(back, weights_only=True)["model"]
+    assert state.keys() == returned.keys()
+    assert all(torch.equal(state[k], returned[k]) and state[k].dtype == returned[k].dtype for k in state)
+
+    ckpt.write_bytes(ckpt.read_bytes()[:-100])
+    done = verb(*common)
+    assert done.returncode == 2 and "truncated" in done.stderr

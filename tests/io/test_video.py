@@ -1,0 +1,131 @@
+"""Videos keep their size, order, rate and rotation; a broken one is refused and half a one is never left."""
+
+import logging
+import os
+import re
+import subprocess
+
+import numpy as np
+import pytest
+
+from cliff_ms.io import video
+from cliff_ms.io.errors import InputError
+
+FFMPEG = video._ffmpeg_with_h264()
+needs_ffmpeg = pytest.mark.skipif(FFMPEG is None, reason="imageio-ffmpeg is not installed")
+
+
+def frames(count, height, width):
+    """Frame k: grey level 40 + 10 k, with the top left quarter red."""
+    for k in range(count):
+        frame = np.full((height, width, 3), 40 + 10 * k, np.uint8)
+        frame[: height // 2, : width // 2] = (220, 30, 30)
+        yield frame
+
+
+def write(path, count=8, img_hw=(64, 96), fps=12.5):
+    with video.VideoWriter(path, fps, img_hw) as writer:
+        for frame in frames(count, *img_hw):
+            writer.write(frame)
+    return path
+
+
+def check(path, img_hw, even_hw):
+    with video.VideoReader(path) as reader:
+        assert reader.img_hw == even_hw
+        assert reader.fps == pytest.approx(12.5)
+        assert reader.frame_count == 8
+        decoded = list(reader)
+    assert len(decoded) == 8
+    for frame, sent in zip(decoded, frames(8, *img_hw), strict=True):
+        assert frame.dtype == np.uint8
+        np.testing.assert_allclose(frame[8, 8], sent[8, 8], atol=12)
+        np.testing.assert_allclose(frame[-1, -1], sent[-1, -1], atol=6)  # the repeated row or column
+
+
+@needs_ffmpeg
+@pytest.mark.parametrize("img_hw, even_hw", [((64, 96), (64, 96)), ((63, 95), (64, 96))])
+def test_h264_round_trip(tmp_path, img_hw, even_hw):
+    path = write(tmp_path / "clip.mp4", img_hw=img_hw)
+    check(path, img_hw, even_hw)
+    told = subprocess.run([FFMPEG, "-hide_banner", "-i", str(path)], capture_output=True, text=True).stderr
+    assert re.search(r"Video: h264 .*yuv420p", told)
+    data = path.read_bytes()
+    assert data.index(b"moov") < data.index(b"mdat")  # plays while it loads
+    assert os.listdir(tmp_path) == ["clip.mp4"]
+
+
+def test_without_ffmpeg_it_warns_and_writes_mpeg4(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(video, "_ffmpeg_with_h264", lambda: None)
+    with caplog.at_level(logging.WARNING, "cliff_ms"):
+        path = write(tmp_path / "clip.mp4", img_hw=(63, 95))
+    assert "browsers do not play" in caplog.text
+    check(path, (63, 95), (64, 96))
+
+
+@pytest.mark.parametrize("ffmpeg", [pytest.param(FFMPEG, marks=needs_ffmpeg), None], ids=["h264", "mpeg4"])
+def test_an_exception_leaves_nothing(tmp_path, monkeypatch, ffmpeg):
+    monkeypatch.setattr(video, "_ffmpeg_with_h264", lambda: ffmpeg)
+    with pytest.raises(KeyError), video.VideoWriter(tmp_path / "clip.mp4", 25, (64, 96)) as writer:
+        writer.write(next(frames(1, 64, 96)))
+        raise KeyError
+    with pytest.raises(ValueError, match=r"shape \(64, 96, 3\), but got uint8 of shape \(96, 64, 3\)"):
+        with video.VideoWriter(tmp_path / "clip.mp4", 25, (64, 96)) as writer:
+            writer.write(next(frames(1, 96, 64)))
+    assert os.listdir(tmp_path) == []
+    (tmp_path / "notes.txt").write_text("x")
+    with pytest.raises(InputError, match="Cannot write .*clip.mp4"):
+        write(tmp_path / "notes.txt" / "clip.mp4", img_hw=(640, 960))  # more than a pipe holds: FFmpeg is gone by then
+
+
+@needs_ffmpeg
+def test_rotation_of_a_phone_is_applied(tmp_path):
+    flat, turned, still = write(tmp_path / "flat.mp4"), tmp_path / "turned.mp4", tmp_path / "still.png"
+    command = [FFMPEG, "-v", "error", "-display_rotation", "90", "-i", str(flat), "-c", "copy", str(turned)]
+    subprocess.run(command, check=True)
+    subprocess.run([FFMPEG, "-v", "error", "-i", str(turned), "-frames:v", "1", str(still)], check=True)
+    with video.VideoReader(turned) as reader:
+        assert reader.img_hw == (96, 64)
+        first = next(iter(reader))
+    from cliff_ms.io.images import read_image
+
+    np.testing.assert_allclose(first, read_image(still), atol=3)  # FFmpeg's own opinion
+
+
+@needs_ffmpeg
+def test_a_truncated_mp4_is_refused_before_any_frame(tmp_path, capfd):
+    data = write(tmp_path / "clip.mp4").read_bytes()
+    cuts = {"index_first.mp4": data[: len(data) - 200]}
+    late = tmp_path / "late.mp4"
+    subprocess.run([FFMPEG, "-v", "error", "-i", str(tmp_path / "clip.mp4"), "-c", "copy", str(late)], check=True)
+    cuts["index_last.mp4"] = late.read_bytes()[: late.stat().st_size // 2]
+    for name, cut in cuts.items():
+        (tmp_path / name).write_bytes(cut)
+        with pytest.raises(InputError, match=f"{name}' is truncated"):
+            video.VideoReader(tmp_path / name)
+    (tmp_path / "with_trailer.mp4").write_bytes(data + b"\xff\xf0maker's own data")
+    with video.VideoReader(tmp_path / "with_trailer.mp4") as reader:
+        assert len(list(reader)) == 8
+    assert capfd.readouterr().err == ""
+
+
+@needs_ffmpeg
+def test_missing_frames_of_other_formats_are_warned_about(tmp_path, caplog):
+    path = tmp_path / "clip.avi"
+    source = write(tmp_path / "clip.mp4", img_hw=(480, 640))
+    subprocess.run([FFMPEG, "-v", "error", "-i", str(source), "-c:v", "mjpeg", str(path)], check=True)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 3 // 5])
+    with caplog.at_level(logging.WARNING, "cliff_ms"), video.VideoReader(path) as reader:
+        assert 0 < len(list(reader)) < 7
+    assert "states 8 frames" in caplog.text
+
+
+def test_what_is_no_video_is_refused_in_one_sentence(tmp_path, capfd):
+    (tmp_path / "text.mp4").write_text("a letter, not a video " * 40)
+    (tmp_path / "empty.mov").touch()
+    for name, message in [("text.mp4", "damaged or not a video"), ("empty.mov", "is empty"), ("no.avi", "not exist")]:
+        with pytest.raises(InputError, match=f"{name}' .*{message}"):
+            video.VideoReader(tmp_path / name)
+    assert capfd.readouterr().err == ""
+    assert video.is_video("a/B.MOV")
+    assert not video.is_video("mp4.jpg")

@@ -1,0 +1,74 @@
+"""Configuration: typos die at the start, with the nearest key."""
+
+import pytest
+
+from cliff_ms.config import Config, ModelConfig, from_dict, load_config, to_dict
+from cliff_ms.io.errors import InputError
+
+
+def test_values_arrive_with_their_types():
+    config = from_dict(ModelConfig, {"encoder": "res18", "crop_hw": [224, 224], "width": 1}, "c.yaml")
+    assert config == ModelConfig(encoder="res18", crop_hw=(224, 224), width=1.0)
+    assert isinstance(config.width, float)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"encodr": "res50"}, "c.yaml: unknown key 'model.encodr'; the nearest known key is 'encoder'"),
+        ({"encoder": "vgg"}, "model.encoder must be one of res18, res50, hr48, keypoints, but got 'vgg'"),
+        ({"crop_hw": [256]}, "'model.crop_hw' must be"),
+        ({"crop_hw": [16, 192]}, "at least 32 x 32 px"),
+        ({"width": "wide"}, "'model.width' must be float, but got 'wide'"),
+        ({"location_input": 1}, "'model.location_input' must be bool, but got 1"),
+        ("res50", "'model' must be a mapping"),
+    ],
+)
+def test_mistakes_are_named(values, message):
+    with pytest.raises(InputError, match=message.replace("'", "['`]")):
+        from_dict(ModelConfig, values, "c.yaml", "model")
+
+
+FILE = """
+model: {encoder: keypoints}
+data: {train: [{annotations: a.npz, weight: 0.25}, {annotations: b.npz, image_dir: b, weight: 0.75}]}
+train: {learning_rate: 1e-4, lr_drops: [0.5, 0.9]}
+"""
+
+
+def test_file_with_overrides_and_back(tmp_path):
+    (tmp_path / "c.yaml").write_text(FILE)
+    config = load_config(tmp_path / "c.yaml", ["train.steps=20", "data.train=[{annotations: c.npz}]", "body=smpl.pkl"])
+    assert (config.train.steps, config.train.learning_rate, config.train.lr_drops) == (20, 1e-4, (0.5, 0.9))
+    assert [s.annotations for s in config.data.train] == ["c.npz"] and config.body == "smpl.pkl"
+    assert from_dict(Config, to_dict(config), "again") == config
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["train.stepz=3"], "unknown key 'train.stepz'; the nearest known key is 'steps'"),
+        (["data.train=[{annotation: a.npz}]"], r"unknown key 'data.train\[0\].annotation'"),
+        (["data.train=[{weight: 1}]"], r"'data.train\[0\].annotations' is missing"),
+        (["data.train=[{annotations: a.npz, weight: 0.5}]"], "must sum to 1"),
+        (["data.stream=true"], "either 'stream: true' or a list"),
+        (["train.precision=bf16"], "must be one of fp32, fp16"),
+        (["steps"], "an override is section.key=value"),
+        (["body=smpl.pkl", "body.name=a"], "an override is section.key=value"),
+        (["train={seed: 1, seed: 2}"], "'seed' appears twice"),
+        (["train.steps=[1"], "is not YAML"),
+        (["train.lr_drops=[122000]"], "train.lr_drops are shares of the steps"),
+        (["augment.flip=50"], "augment.flip must be from 0 to 1, but got 50.0"),
+        (["augment.scale=2"], "augment.scale must be from 0 to 0.9"),
+        (["data.train=[{annotations: a.npz, weight: 1.5}, {annotations: b.npz, weight: -0.5}]"], "data.weight must be"),
+        (["data.train=[{annotations: a.npz, weight: .nan}]"], "data.weight must be from 0 to 1, but got nan"),
+        (["loss.vertices=-1"], "loss.vertices must be finite and at least 0"),
+        (["train.seed=-1"], "train.seed must be from 0"),
+        (["model.width=0"], "model.width must be finite and at least 0.01"),
+        (["model={encoder: hr48, crop_hw: [64, 48]}"], "multiples of 32 px"),
+    ],
+)
+def test_mistakes_in_files_are_named(tmp_path, overrides, message):
+    (tmp_path / "c.yaml").write_text(FILE)
+    with pytest.raises(InputError, match=message):
+        load_config(tmp_path / "c.yaml", overrides)

@@ -1,0 +1,99 @@
+"""The bundled held-out set: whole, as stated, away from the frame's middle, and labels that fit one another."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from cliff_ms.body.files import load_body
+from cliff_ms.data.annotations import load_annotations
+from cliff_ms.io.images import read_image
+from cliff_ms.keypoints import COCO17, LSP_EXTRA9, OPENPOSE25, SMPL45, SPIN24, index_map
+
+ZOO = Path(__file__).parents[2] / "model_zoo"
+FOLDER = ZOO / "heldout"
+
+
+@pytest.fixture(scope="module")
+def people():
+    return load_annotations(FOLDER / "annotations.npz")
+
+
+@pytest.fixture(scope="module")
+def observed():
+    with np.load(FOLDER / "annotations.npz") as file:
+        return {key: file[key] for key in file.files if key.startswith("input_keypoints")}
+
+
+def test_the_manifest_states_what_is_there(people):
+    (entry,) = (e for e in yaml.safe_load((ZOO / "manifest.yaml").read_text())["datasets"] if "heldout" in e["file"])
+    path = ZOO / entry["file"]
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == entry["sha256"]
+    assert len(people) == entry["people"] >= 500
+    pictures = {file.name for file in FOLDER.glob("*.jpg")}
+    assert set(people.image_names) == pictures
+    assert len(pictures) == entry["pictures"] >= 200
+    assert sum(file.stat().st_size for file in FOLDER.iterdir()) <= 15e6
+
+
+def test_every_picture_has_the_stated_size(people):
+    for name in np.unique(people.image_names):
+        sizes = people.img_hw[people.image_names == name]
+        assert (sizes == read_image(FOLDER / name).shape[:2]).all(), name
+
+
+def test_the_body_projects_onto_its_keypoints(graph_mode, people, observed):
+    from mindspore import Tensor
+
+    from cliff_ms.body.smpl import SMPL
+
+    assert people.has_smpl.all()
+    body = load_body()
+    smpl = SMPL(body, joint_regressor=body.regressors["extra"])
+    batches = np.array_split(np.arange(len(people)), 5)
+    joints = np.concatenate([smpl(Tensor(people.betas[b]), Tensor(people.pose[b]))[1].asnumpy() for b in batches])
+    points = (joints + people.translation[:, None]).astype(np.float64)
+    pixels = points[..., :2] / points[..., 2:] * people.focal_length[:, None, None] + people.img_hw[:, None, ::-1] / 2
+
+    def gap(keypoints, names):
+        seen = keypoints[..., 2] > 0
+        return np.linalg.norm(pixels[:, index_map(SMPL45 + LSP_EXTRA9, names)] - keypoints[..., :2], axis=-1)[seen]
+
+    assert gap(people.keypoints2d, SPIN24).max() < 1
+    assert gap(people.input_keypoints, COCO17).max() < 1
+    assert gap(observed["input_keypoints_openpose25"], OPENPOSE25).max() < 1
+    joints = joints[:, index_map(SMPL45 + LSP_EXTRA9, SPIN24)]
+    pelvis = joints[:, SPIN24.index("pelvis_mpii")][:, None]
+    np.testing.assert_allclose(people.keypoints3d[..., :3], joints - pelvis, atol=1e-3)
+
+
+def test_observations_are_of_the_same_people_and_harder(people, observed):
+    size, clean = people.size, people.input_keypoints
+    assert people.input_joint_set == "coco17"
+    np.testing.assert_array_equal(clean, observed["input_keypoints"])
+    assert set(np.unique(clean[..., 2])) == {0, 1}
+    shares = []
+    for key in ("input_keypoints_noisy", "input_keypoints_half"):
+        keypoints = observed[key]
+        both = (keypoints[..., 2] > 0) & (clean[..., 2] > 0)
+        np.testing.assert_array_equal(both, keypoints[..., 2] > 0)  # nothing is made up
+        error = np.linalg.norm(keypoints[..., :2] - clean[..., :2], axis=-1) / size[:, None]
+        assert 0.003 < np.median(error[both]) < 0.04
+        shares.append(both.sum() / (clean[..., 2] > 0).sum())
+    noisy, half = shares
+    assert half < noisy - 0.1
+    assert half > 0.4 and noisy < 0.95
+
+
+def test_boxes_hold_the_clean_keypoints_and_lie_all_over_the_frame(people):
+    seen = people.input_keypoints[..., 2] > 0
+    away = np.abs(people.input_keypoints[..., :2] - people.center[:, None]) / people.size[:, None, None]
+    assert away[seen][:, 0].max() <= 0.375 and away[seen][:, 1].max() <= 0.5  # crops are 3:4
+    middle = people.img_hw[:, ::-1] / 2
+    off = (people.center - middle) / middle
+    assert np.abs(off.mean(0)).max() < 0.1  # to no side
+    assert np.median(np.abs(off).max(1)) > 0.5
+    low, high = np.quantile(people.size / people.img_hw[:, 0], (0.05, 0.95))
+    assert low < 0.3 and high > 0.9  # small and large

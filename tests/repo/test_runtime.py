@@ -1,0 +1,48 @@
+"""The CPU work-around holds whichever module comes first; devices are never replaced."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from cliff_ms import runtime
+from cliff_ms.io.errors import InputError
+
+VARIABLE = "ONEDNN_MAX_CPU_ISA"
+
+
+@pytest.mark.parametrize(
+    ("first", "given", "expected"),
+    [
+        ("import cliff_ms", None, "AVX2"),
+        ("from cliff_ms.models import smpl", None, "AVX2"),
+        ("import mindspore, cliff_ms.camera", None, "AVX2"),
+        ("import cliff_ms", "AVX512_CORE", "AVX512_CORE"),
+    ],
+)
+def test_cpu_kernels_are_chosen_by_any_import_unless_the_user_chose(first, given, expected):
+    environment = {key: value for key, value in os.environ.items() if key != VARIABLE}
+    environment |= {VARIABLE: given} if given else {}
+    code = f"{first}\nimport os; print(os.environ['{VARIABLE}'])"
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == expected
+
+
+def test_importing_the_package_does_not_load_mindspore():
+    code = "import sys, cliff_ms, cliff_ms.body.files, cliff_ms.data.detections; print('mindspore' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+def test_devices(monkeypatch):
+    import mindspore as ms
+
+    assert runtime.setup_device("CPU") == "CPU"
+    assert ms.get_context("mode") == ms.GRAPH_MODE
+    with pytest.raises(InputError, match="Unknown device 'TPU'"):
+        runtime.setup_device("TPU")
+    monkeypatch.setattr(ms.hal, "is_available", lambda device: device == "CPU")
+    assert runtime.setup_device("auto") == "CPU"
+    with pytest.raises(InputError, match="'Ascend' is not available: it needs .*CANN"):
+        runtime.setup_device("Ascend")

@@ -1,0 +1,56 @@
+"""A random body in SMPL format, small, with 24 joints, and SMPL in float64 written from the paper's sums."""
+
+import numpy as np
+
+from cliff_ms.body.files import Body
+
+PARENTS = (-1, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 9, 12, 13, 14, 16, 17, 18, 19, 20, 21)
+
+
+def toy_arrays(vertices=97, betas=10, seed=0):
+    """The arrays of a body file, under SMPL's keys."""
+    rng = np.random.default_rng(seed)
+    return {
+        "v_template": rng.standard_normal((vertices, 3)),
+        "shapedirs": 0.1 * rng.standard_normal((vertices, 3, betas)),
+        "posedirs": 0.02 * rng.standard_normal((vertices, 3, 207)),
+        "J_regressor": rng.dirichlet(np.ones(vertices) * 0.1, 24),
+        "weights": rng.dirichlet(np.ones(24) * 0.2, vertices),
+        "kintree_table": np.array([[4294967295, *PARENTS[1:]], range(24)], np.uint32),
+        "f": rng.integers(0, vertices, (50, 3)).astype(np.uint32),
+        "extra_vertex_ids": rng.permutation(vertices)[:21].astype(np.int32),
+    }
+
+
+def toy_body(**kwargs):
+    arrays = toy_arrays(**kwargs)
+    single = {key: arrays[key].astype(np.float32) for key in ("v_template", "shapedirs", "posedirs", "weights")}
+    return Body(
+        name="toy",
+        gender="neutral",
+        joint_regressor=arrays["J_regressor"].astype(np.float32),
+        parents=PARENTS,
+        faces=arrays["f"].astype(np.int32),
+        extra_vertex_ids=arrays["extra_vertex_ids"],
+        **single,
+    )
+
+
+def reference_smpl(body, betas, rotmats):
+    """One person in float64, as the SMPL paper writes it: betas (N,), rotmats (24, 3, 3) -> vertices, 45 joints."""
+    shaped = body.v_template + np.tensordot(body.shapedirs[:, :, : len(betas)].astype(float), betas, 1)
+    rest_joints = body.joint_regressor.astype(float) @ shaped
+    pose_feature = (rotmats[1:] - np.eye(3)).ravel()
+    rest = shaped + np.tensordot(body.posedirs.astype(float), pose_feature, 1)
+    world = []
+    for joint, parent in enumerate(body.parents):
+        local = np.eye(4)
+        local[:3, :3] = rotmats[joint]
+        local[:3, 3] = rest_joints[joint] - (rest_joints[parent] if joint else 0)
+        world.append(world[parent] @ local if joint else local)
+    world = np.array(world)
+    relative = world.copy()
+    relative[:, :3, 3] -= np.einsum("jab,jb->ja", world[:, :3, :3], rest_joints)
+    blended = np.einsum("vj,jab->vab", body.weights.astype(float), relative)
+    vertices = np.einsum("vab,vb->va", blended, np.c_[rest, np.ones(len(rest))])[:, :3]
+    return vertices, np.concatenate([world[:, :3, 3], vertices[body.extra_vertex_ids]])

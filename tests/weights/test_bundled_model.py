@@ -1,0 +1,51 @@
+"""The bundled model on a part of the bundled held-out people: far from what any broken convention would leave of it."""
+
+import hashlib
+
+import numpy as np
+import pytest
+import yaml
+
+from cliff_ms.evaluation.protocols import find_protocol
+from cliff_ms.weights.checkpoint import load_side_car
+from cliff_ms.weights.engine import BUNDLED_MODEL, HELD_OUT
+
+pytestmark = pytest.mark.usefixtures("graph_mode")
+
+
+@pytest.fixture(scope="module")
+def people(tmp_path_factory):
+    """Every sixth held-out person."""
+    path = tmp_path_factory.mktemp("heldout") / "people.npz"
+    with np.load(HELD_OUT / "annotations.npz") as file:
+        np.savez(path, **{key: file[key][::6] if file[key].ndim else file[key] for key in file.files})
+    return path
+
+
+def score(people, **changes):
+    from cliff_ms.evaluation.evaluate import Job, evaluate
+
+    return evaluate(Job(find_protocol("synthetic", None), BUNDLED_MODEL, people, **changes))[0]
+
+
+def test_it_is_as_good_as_stated(people):
+    stated = load_side_car(BUNDLED_MODEL).metrics["heldout"]
+    result = score(people)
+    assert result["count"] == 119
+    for name in ("mpjpe_mm", "pa_mpjpe_mm", "pve_mm", "global_rotation_deg"):
+        assert result[name] == pytest.approx(stated[name], rel=0.08), name  # other people, so not the same
+        assert result[name] < 0.6 * result["mean_pose"][name]
+
+
+@pytest.mark.parametrize("engine", ["mindspore", "onnxruntime"])
+def test_engines_and_batches_agree(people, engine):
+    results = [score(people, engine=engine, batch_size=size)["mpjpe_mm"] for size in (16, 64)]
+    assert results[0] == pytest.approx(results[1], abs=0.05)
+
+
+def test_the_manifest_states_its_scores():
+    manifest = yaml.safe_load((BUNDLED_MODEL.parent / "manifest.yaml").read_text())
+    (entry,) = (weights for weights in manifest["weights"] if weights["file"] == BUNDLED_MODEL.name)
+    stated = load_side_car(BUNDLED_MODEL).metrics["heldout"]  # which also checks the side-car's sha256
+    assert entry["metrics"] == {f"heldout_{name}": value for name, value in stated.items()}
+    assert hashlib.sha256(BUNDLED_MODEL.read_bytes()).hexdigest() == entry["sha256"]
