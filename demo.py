@@ -11,7 +11,7 @@ from cliff_ms.inference.detectors import load_detector
 from cliff_ms.io.errors import InputError
 from cliff_ms.io.files import prepare_output_dir
 from cliff_ms.io.images import find_inputs
-from cliff_ms.weights.engine import ENGINES, bundled_model
+from cliff_ms.zoo import bundled_model
 
 
 def parse_args() -> argparse.Namespace:
@@ -27,7 +27,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument("--detector", help="yolov3.cfg,yolov3.weights, a YOLO .onnx, or whole-image")
     parser.add_argument("--focal_length", type=float, help="px of the full image; default: sqrt(width^2 + height^2)")
-    parser.add_argument("--engine", choices=ENGINES, default="mindspore", help="runs the network")
+    cli.add_engine_argument(parser)
     parser.add_argument("--batch_size", type=int, default=1, help="people that go through the network at once")
     parser.add_argument("--obj", action="store_true", help="also write each person of a photo as OBJ")
     parser.add_argument("--output_dir", type=Path, default=Path("outputs/demo"), help="default: %(default)s")

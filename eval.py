@@ -8,8 +8,8 @@ from cliff_ms.config import load_config
 from cliff_ms.evaluation.protocols import KEYPOINTS, PROTOCOLS, find_protocol
 from cliff_ms.io.errors import InputError
 from cliff_ms.io.files import prepare_output_dir
-from cliff_ms.weights.checkpoint import load_side_car
-from cliff_ms.weights.engine import ENGINES, HELD_OUT, bundled_model, check_model
+from cliff_ms.weights.checkpoint import check_model, load_side_car
+from cliff_ms.zoo import HELD_OUT, bundled_model
 
 
 def parse_args() -> argparse.Namespace:
@@ -27,7 +27,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--agora_root", type=Path, help="folder of AGORA's dataframes, to score its validation split")
     parser.add_argument("--agora_zip", type=Path, help="the leaderboard's file to write, of either split")
     parser.add_argument("--keypoints", choices=KEYPOINTS, default="clean", help="of synthetic people")
-    parser.add_argument("--engine", choices=ENGINES, default="mindspore", help="runs the network")
+    cli.add_engine_argument(parser)
     parser.add_argument("--batch_size", type=int, default=32, help="people that go through the network at once")
     parser.add_argument("--output", type=Path, help="JSON; default: outputs/eval/<data set>.json; a .md goes beside it")
     parser.add_argument("--visualize", type=int, default=0, metavar="N", help="the N worst people as a .jpg beside it")

@@ -39,8 +39,8 @@ def main() -> None:
         raise InputError("--body goes with --with_smpl.")
     body = load_body(args.body) if args.with_smpl else None
     runtime.setup_device(args.device_target)
-    from cliff_ms.weights.checkpoint import load_model
     from cliff_ms.weights.export import export_network
+    from cliff_ms.weights.networks import load_model
 
     cliff, meta = load_model(args.ckpt)
     difference = export_network(cliff, meta, args.target, args.format, args.batch_size, body)

@@ -8,6 +8,13 @@ from collections.abc import Callable
 from cliff_ms.io.errors import InputError
 from cliff_ms.runtime import DEVICE_TARGETS
 
+ENGINES = ("mindspore", "onnxruntime")
+
+
+def add_engine_argument(parser: argparse.ArgumentParser) -> None:
+    """Add `--engine` to a verb."""
+    parser.add_argument("--engine", choices=ENGINES, default="mindspore", help="runs the network")
+
 
 def add_device_argument(parser: argparse.ArgumentParser) -> None:
     """Add `--device_target` to a verb."""

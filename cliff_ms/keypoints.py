@@ -45,6 +45,14 @@ SPIN24 = (
     "right_ear",
 )  # fmt: skip
 
+# The joints of the tree, the vertices of the surface, and SPIN's regressed joints: every joint set is picked from them.
+LANDMARKS = SMPL45 + LSP_EXTRA9
+# The 14 that most protocols score, in LSP's order; names of H36M17.
+LSP14 = (
+    "right_ankle", "right_knee", "right_hip", "left_hip", "left_knee", "left_ankle", "right_wrist", "right_elbow",
+    "right_shoulder", "left_shoulder", "left_elbow", "left_wrist", "neck", "head_top",
+)  # fmt: skip
+
 # What a keypoint model can read.
 JOINT_SETS = {"coco17": COCO17, "openpose25": OPENPOSE25}
 # The regressors that a body file may carry: rows of J_regressor_<name>.
@@ -54,6 +62,9 @@ REGRESSOR_JOINTS = {"h36m": H36M17, "extra": LSP_EXTRA9, "coco": COCO17}
 def index_map(source: tuple[str, ...], target: tuple[str, ...]) -> list[int]:
     """Where each joint of `target` is in `source`: `joints[index_map(source, target)]` reorders by name."""
     return [source.index(name) for name in target]
+
+
+SPIN24_OF_LANDMARKS = index_map(LANDMARKS, SPIN24)
 
 
 def flip_permutation(names: tuple[str, ...]) -> list[int]:

@@ -23,7 +23,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from cliff_ms import cli, runtime
 from cliff_ms.evaluation.protocols import find_protocol, load_bodies
 from cliff_ms.io.files import atomic_path, claim_folder, prepare_output_dir
-from cliff_ms.weights.engine import HELD_OUT, load_network
+from cliff_ms.weights.engine import load_network
+from cliff_ms.zoo import HELD_OUT
 
 ROOT = Path(__file__).resolve().parent.parent
 ROWS = {  # name -> model.location_input, model.full_frame_loss

@@ -24,15 +24,15 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from cliff_ms import cli, runtime
-from cliff_ms.body.files import BUNDLED_BODY, Body, load_body
-from cliff_ms.body.skinning import LANDMARKS
+from cliff_ms.body.files import Body, load_body
 from cliff_ms.camera import estimate_focal_length
 from cliff_ms.config import Config, DataConfig, LossConfig, ModelConfig, SourceConfig, TrainConfig
 from cliff_ms.io.files import atomic_path, claim_folder, prepare_output_dir
-from cliff_ms.keypoints import SPIN24, index_map
+from cliff_ms.keypoints import LANDMARKS, SPIN24, index_map
 from cliff_ms.rotation import rotmat_to_axis_angle
 from cliff_ms.synthetic.observation import Observer
 from cliff_ms.synthetic.world import World
+from cliff_ms.zoo import BUNDLED_BODY
 
 if TYPE_CHECKING:
     from cliff_ms.annotation.annotator import Job
@@ -182,10 +182,10 @@ def fit_each(job: "Job", body: Body, count: int) -> list[dict]:
 
     from cliff_ms.annotation.annotator import errors2d, joint_weights, run_network, training_config
     from cliff_ms.annotation.report import errors3d
+    from cliff_ms.body.smpl import build_smpl
     from cliff_ms.data.dataset import EvalDataset
-    from cliff_ms.inference.predict import mindspore_network
-    from cliff_ms.training.step import build_smpl
     from cliff_ms.training.trainer import Trainer
+    from cliff_ms.weights.networks import mindspore_network
 
     assign = ops.MultitypeFuncGraph("assign")
 
@@ -250,7 +250,7 @@ def retrained(folder: Path, body: Body, steps: int) -> list[dict]:
     """Train fresh networks on the target with each kind of labels, and evaluate them on the held-out people."""
     from cliff_ms.evaluation.evaluate import Job, evaluate
     from cliff_ms.evaluation.protocols import find_protocol
-    from cliff_ms.weights.engine import HELD_OUT
+    from cliff_ms.zoo import HELD_OUT
 
     truth = dict(np.load(folder / "target.npz"))
     target = dict(np.load(folder / "annotated.work" / "target.npz"))

@@ -73,7 +73,8 @@ def torch_encoder(folder: Path, encoder: str, batch: int) -> Call:
 
 def onnxruntime_cliff(folder: Path, encoder: str, batch: int) -> Call:
     """The exported network, as `demo.py --engine onnxruntime` runs it: rotations, betas, crop camera."""
-    from cliff_ms.weights.export import example_inputs, onnx_network
+    from cliff_ms.weights.export import example_inputs
+    from cliff_ms.weights.networks import onnx_network
 
     run, meta, _ = onnx_network(folder / f"{encoder}_{batch}.onnx")
     inputs = [_images(batch), *example_inputs(meta.model, batch)[1:]]
@@ -159,8 +160,9 @@ def mindspore_train(folder: Path, encoder: str, batch: int, losses: bool) -> Cal
     from mindspore import dtype as mstype
 
     from cliff_ms import load_body
+    from cliff_ms.body.smpl import build_smpl
     from cliff_ms.training.dropout import SeededDropout, seed_dropouts
-    from cliff_ms.training.step import CLIFFTrainOneStepCell, CLIFFWithLoss, build_smpl
+    from cliff_ms.training.step import CLIFFTrainOneStepCell, CLIFFWithLoss
 
     class PlainLoss(nn.Cell):
         def __init__(self, cliff: nn.Cell) -> None:

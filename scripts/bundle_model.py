@@ -19,7 +19,7 @@ from cliff_ms.config import load_config
 from cliff_ms.evaluation.protocols import find_protocol
 from cliff_ms.io.files import read_json
 from cliff_ms.weights.checkpoint import load_side_car, load_weights, save_weights, side_car
-from cliff_ms.weights.engine import BUNDLED_MODEL, HELD_OUT
+from cliff_ms.zoo import BUNDLED_MODEL, HELD_OUT
 
 _KEYPOINTS = {"clean": "heldout", "openpose25": "heldout_openpose25", "noisy": "heldout_noisy", "half": "heldout_half"}
 _METRICS = ("mpjpe_mm", "pa_mpjpe_mm", "pve_mm", "global_rotation_deg")

@@ -28,20 +28,19 @@ from mindspore import Tensor
 
 from cliff_ms import camera
 from cliff_ms.annotation.input import Columns, read_target
-from cliff_ms.body.files import BUNDLED_BODY, Body
-from cliff_ms.body.smpl import SMPL
+from cliff_ms.body.files import Body
+from cliff_ms.body.smpl import SMPL, build_smpl
 from cliff_ms.config import AugmentConfig, Config, SourceConfig, load_config, to_dict
 from cliff_ms.data.dataset import EvalDataset
 from cliff_ms.data.loader import load_batches
-from cliff_ms.inference.predict import Network, mindspore_network
 from cliff_ms.io.errors import InputError
 from cliff_ms.io.files import atomic_path, check_not_overwritten, claim_folder, prepare_output_dir
-from cliff_ms.keypoints import SPIN24
+from cliff_ms.keypoints import SPIN24, SPIN24_OF_LANDMARKS
 from cliff_ms.rotation import rotmat_to_axis_angle
-from cliff_ms.training.step import SPIN24_OF_SMPL, build_smpl
 from cliff_ms.training.trainer import train
-from cliff_ms.weights.checkpoint import check_body, load_model, load_side_car, side_car
-from cliff_ms.weights.engine import check_model
+from cliff_ms.weights.checkpoint import check_body, check_model, load_side_car, side_car
+from cliff_ms.weights.networks import Network, load_model, mindspore_network
+from cliff_ms.zoo import BUNDLED_BODY
 
 NO_AUGMENTATION = AugmentConfig(flip=0.0, rotation_prob=0.0, scale=0.0, noise=0.0)
 # EFT leaves people out of its published annotations (facebookresearch/eft, eft/utils/exportDB.py) for a 2D loss above
@@ -256,7 +255,7 @@ def run_network(network: Network, smpl: SMPL, data: EvalDataset, workers: int) -
         finite = np.all([np.isfinite(a).reshape(len(a), -1).all(1) for a in (rotmats, betas, translation)], axis=0)
         rotmats, betas, translation = (np.where(_like(finite, a), a, 0) for a in (rotmats, betas, translation))
         rotmats[~finite] = np.eye(3)
-        joints = smpl(Tensor(betas), Tensor(rotmats))[1].asnumpy()[:, SPIN24_OF_SMPL]
+        joints = smpl(Tensor(betas), Tensor(rotmats))[1].asnumpy()[:, SPIN24_OF_LANDMARKS]
         points2d = camera.to_image(camera.project(joints, translation, focal_length), img_hw)
         from_pelvis = joints - joints[:, _PELVIS, None]
         parts.append(

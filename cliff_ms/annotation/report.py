@@ -15,9 +15,8 @@ from cliff_ms.body.files import Body
 from cliff_ms.body.smpl import SMPL
 from cliff_ms.data.annotations import load_annotations
 from cliff_ms.data.crop import crop_affine
-from cliff_ms.evaluation.protocols import LSP14
 from cliff_ms.io.images import read_image
-from cliff_ms.keypoints import H36M17, SMPL45
+from cliff_ms.keypoints import H36M17, LSP14, SMPL45
 from cliff_ms.metrics import mpjpe, pa_mpjpe, pve
 from cliff_ms.visual.page import PageEntry, Person, write_page
 from cliff_ms.visual.render import PALETTE, render_overlay, render_side

@@ -9,8 +9,8 @@ from cliff_ms.io.errors import InputError
 from cliff_ms.io.files import read_npy, read_npz
 from cliff_ms.io.pickles import read_pickle, to_array
 from cliff_ms.keypoints import EXTRA21, REGRESSOR_JOINTS, SMPL24
+from cliff_ms.zoo import BUNDLED_BODY
 
-BUNDLED_BODY = Path(__file__).resolve().parents[2] / "model_zoo" / "body" / "neutral.npz"
 WHERE_TO_GET_SMPL = (
     "register at https://smpl.is.tue.mpg.de, download SMPL for Python and pass the path of the .pkl file "
     "(for example SMPL_NEUTRAL.pkl)"

@@ -5,10 +5,7 @@ from scipy import sparse
 
 from cliff_ms.body.files import Body
 from cliff_ms.io.errors import InputError
-from cliff_ms.keypoints import LSP_EXTRA9, SMPL45
-
-# The joints of the tree, the vertices of the surface, and SPIN's regressed joints: every joint set is picked from them.
-LANDMARKS = SMPL45 + LSP_EXTRA9
+from cliff_ms.keypoints import LANDMARKS, LSP_EXTRA9
 
 
 class Skinner:

@@ -1,10 +1,13 @@
 """SMPL: pose and shape parameters to a mesh (Loper et al., SIGGRAPH Asia 2015; section 3.1 of CLIFF)."""
 
+import dataclasses
+
 import numpy as np
 
 from mindspore import Tensor, nn, ops
 
 from cliff_ms.body.files import Body
+from cliff_ms.io.errors import InputError
 from cliff_ms.rotation import axis_angle_to_rotmat
 
 
@@ -160,3 +163,45 @@ def _levels(parents: tuple[int, ...]) -> list[tuple[int, int, Tensor]]:
         levels.append((start, stop, Tensor(np.array([p - above for p in parents[start:stop]], np.int32))))
         above = start
     return levels
+
+
+def build_smpl(body: Body, where: str, with_vertices: bool = False) -> SMPL:
+    """SMPL with the joints that annotations label.
+
+    Args:
+        body: The body model.
+        where: Its file, for the message.
+        with_vertices: Keep all vertices. Else only those that some joint depends on, a few hundred, which makes no
+            difference to the joints and is many times faster.
+
+    Returns:
+        The cell; its joints are `keypoints.LANDMARKS`.
+
+    Raises:
+        InputError: If the body has no regressor 'extra'.
+    """
+    if "extra" not in body.regressors:
+        raise InputError(
+            f"{where} has no 'J_regressor_extra', which gives the joints that annotations label: put SPIN's "
+            "J_regressor_extra.npy (in its data archive, https://github.com/nkolot/SPIN) beside the body file."
+        )
+    if not with_vertices:
+        body = _without_idle_vertices(body)
+    return SMPL(body, joint_regressor=body.regressors["extra"])
+
+
+def _without_idle_vertices(body: Body) -> Body:
+    regressor = body.regressors["extra"]
+    needed = (regressor != 0).any(0) | (body.joint_regressor != 0).any(0)
+    needed[body.extra_vertex_ids] = True
+    return dataclasses.replace(
+        body,
+        v_template=body.v_template[needed],
+        shapedirs=body.shapedirs[needed],
+        posedirs=body.posedirs[needed],
+        weights=body.weights[needed],
+        joint_regressor=body.joint_regressor[:, needed],
+        extra_vertex_ids=(np.cumsum(needed) - 1)[body.extra_vertex_ids].astype(np.int32),
+        regressors={"extra": regressor[:, needed]},
+        faces=body.faces[:0],
+    )

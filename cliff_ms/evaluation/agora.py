@@ -1,21 +1,19 @@
-"""AGORA's evaluation (Patel et al., CVPR 2021) and its leaderboard's submission.
+"""AGORA's evaluation (Patel et al., CVPR 2021).
 
 The rules are those of the data set's own code, github.com/pixelite1201/agora_evaluation, whose files the docstrings
 name; this is its SMPL track. P is the number of people predicted in an image, G of its true ones; V of vertices. The
 frame is the image's camera.
 """
 
-import pickle
-import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from cliff_ms.data.readers.agora import LARGE_HW, AgoraImage, image_stem
+from cliff_ms.data.readers.agora import LARGE_HW, AgoraImage
 from cliff_ms.io.errors import InputError
-from cliff_ms.io.files import atomic_path, read_npy, require_file
+from cliff_ms.io.files import read_npy, require_file
 from cliff_ms.keypoints import SMPL24
 
 WHERE_TO_GET_VERTICES = "utils/body_verts_smpl.npy of https://github.com/pixelite1201/agora_evaluation"
@@ -80,9 +78,9 @@ def evaluate_agora(
     valid, kid, found = [np.zeros(0, bool)], [np.zeros(0, bool)], [np.zeros(0, bool)]
     errors, wrong, images = [np.zeros((0, 2))], 0, 0
     for bodies, truth in zip(predictions, truths, strict=True):
-        _check(bodies, truth)
+        check_bodies(bodies, truth)
         matchable = truth.valid & (truth.occlusion >= 0) & (truth.occlusion <= _MAX_OCCLUSION)
-        pairs = match_people(_large_joints2d(bodies), truth.joints2d, matchable)
+        pairs = match_people(large_joints2d(bodies), truth.joints2d, matchable)
         matched = np.zeros(len(truth), bool)
         matched[pairs[:, 1]] = True
         order = np.argsort(pairs[:, 1])
@@ -160,44 +158,6 @@ def load_body_vertices(path: str | Path) -> np.ndarray:
     return ids.astype(np.int64)
 
 
-def write_submission(path: str | Path, images: Iterable[tuple[str, Bodies]]) -> int:
-    """Write the zip for AGORA's leaderboard: check_pred_format.py and docs/prediction_format.md, SMPL parameters.
-
-    It holds `predictions/{image}_personId_{k}.pkl` for each person: joints (K, 2) in px of the large image, params
-    with transl (1, 3), betas (1, 10), global_orient (1, 1, 3, 3) and body_pose (1, 23, 3, 3), and pose2rot False. All
-    are of the neutral adult model, as in CLIFF. NumPy 1 and 2 can read it.
-
-    Args:
-        path: Name that ends in '.zip'.
-        images: Name of an image, of either size, and what was predicted in it.
-
-    Returns:
-        How many people were written.
-
-    Raises:
-        InputError: An image that comes twice or has a name that the leaderboard cannot read, nobody at all, or a
-            folder that cannot be written.
-        ValueError: An array of another shape, or one that is not finite.
-    """
-    seen, count = set(), 0
-    with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, bodies in images:
-            stem = image_stem(name)
-            if stem in seen or "." in stem:
-                why = "comes twice, perhaps in both sizes" if stem in seen else "has more than one dot in its name"
-                raise InputError(f"AGORA's submission: the image '{name}' {why}.")
-            seen.add(stem)
-            for k, person in enumerate(_parameters(bodies)):
-                archive.writestr(f"predictions/{stem}_personId_{k}.pkl", _portable(pickle.dumps(person, 2)))
-                count += 1
-        if not count:
-            raise InputError("AGORA's submission: nobody was found in any image, and an empty zip is refused.")
-    return count
-
-
-# --- Scores ----------------------------------------------------------------------------------------------------------
-
-
 def _scores(counted: np.ndarray, hit: np.ndarray, wrong: int, errors: np.ndarray) -> dict[str, float | int | None]:
     """Scores of the true people counted, (N,) bool, of whom `hit` were found with errors (M, 2), m."""
     people = int(counted.sum())
@@ -247,12 +207,22 @@ def _box_overlap(joints2d: np.ndarray, true_joints2d: np.ndarray) -> np.ndarray:
     return shared / (area[:, None] + true_area - shared)
 
 
-def _large_joints2d(bodies: Bodies) -> np.ndarray:
+def large_joints2d(bodies: Bodies) -> np.ndarray:
     """(P, K, 2) px of the large image, float64."""
     return bodies.joints2d.astype(np.float64) * (LARGE_HW[1] / bodies.img_hw[1])
 
 
-def _check(bodies: Bodies, truth: AgoraImage | None = None) -> None:
+def check_bodies(bodies: Bodies, truth: AgoraImage | None = None) -> None:
+    """Check what was predicted in one image.
+
+    Args:
+        bodies: What was predicted.
+        truth: What it is to be compared with, if it is.
+
+    Raises:
+        InputError: Bodies with another number of vertices than the truth.
+        ValueError: An image that is not 16:9, an array of another shape, or one that is not finite.
+    """
     count = len(bodies)
     if bodies.img_hw[0] * LARGE_HW[1] != bodies.img_hw[1] * LARGE_HW[0]:
         raise ValueError(f"AGORA's images are 16:9, but the prediction is of one of (H, W) {tuple(bodies.img_hw)}.")
@@ -267,30 +237,3 @@ def _check(bodies: Bodies, truth: AgoraImage | None = None) -> None:
     for name, array in arrays.items():
         if len(array) != count or array.shape[1] < _MATCHED_JOINTS or not np.isfinite(array).all():
             raise ValueError(f"'{name}' must be finite, of {count} people and {_MATCHED_JOINTS} joints: {array.shape}.")
-
-
-# --- Submission ------------------------------------------------------------------------------------------------------
-
-
-def _parameters(bodies: Bodies) -> list[dict]:
-    """What the leaderboard reads of each person; types as in its sample_pred_format/smpl_param_rm_personId_0.pkl."""
-    _check(bodies)
-    count, joints2d = len(bodies), _large_joints2d(bodies)
-    params = {
-        "transl": bodies.translation.reshape(count, 1, 3),
-        "betas": bodies.betas.reshape(count, 1, 10),
-        "global_orient": bodies.rotmats[:, :1].reshape(count, 1, 1, 3, 3),
-        "body_pose": bodies.rotmats[:, 1:].reshape(count, 1, 23, 3, 3),
-    }
-    params = {name: array.astype(np.float32) for name, array in params.items()}
-    if not all(np.isfinite(array).all() for array in params.values()):
-        raise ValueError("AGORA's submission takes finite parameters only.")
-    return [
-        {"joints": joints2d[k], "params": {name: array[k] for name, array in params.items()}, "pose2rot": False}
-        for k in range(count)
-    ]
-
-
-def _portable(data: bytes) -> bytes:
-    """A pickle of protocol 2 that names NumPy's module as NumPy 1 calls it, which NumPy 2 knows too."""
-    return data.replace(b"cnumpy._core.", b"cnumpy.core.")

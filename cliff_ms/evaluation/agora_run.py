@@ -13,16 +13,11 @@ from cliff_ms import camera
 from cliff_ms.body.files import Body
 from cliff_ms.body.smpl import SMPL
 from cliff_ms.data.readers.agora import LARGE_HW, image_stem, read_images
-from cliff_ms.evaluation.agora import (
-    WHERE_TO_GET_VERTICES,
-    Bodies,
-    evaluate_agora,
-    load_body_vertices,
-    write_submission,
-)
+from cliff_ms.evaluation.agora import WHERE_TO_GET_VERTICES, Bodies, evaluate_agora, load_body_vertices
 from cliff_ms.evaluation.scoring import EvalData, Seconds, run_network
-from cliff_ms.inference.predict import Network
+from cliff_ms.evaluation.submission import write_submission
 from cliff_ms.io.errors import InputError
+from cliff_ms.weights.networks import Network
 
 _SPLIT = "validation"  # the truth of the test split is not published
 _VERTEX_FILE = "body_verts_smpl.npy"

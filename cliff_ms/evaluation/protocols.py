@@ -14,13 +14,9 @@ import numpy as np
 from cliff_ms.body.files import Body, load_body
 from cliff_ms.data.annotations import Annotations
 from cliff_ms.io.errors import InputError
-from cliff_ms.keypoints import H36M17, SMPL24, SPIN24
+from cliff_ms.keypoints import H36M17, LSP14, SMPL24, SPIN24
 
 KEYPOINTS = ("clean", "noisy", "half", "openpose25")  # of an annotation file that a keypoint model may be scored on
-LSP14 = (
-    "right_ankle", "right_knee", "right_hip", "left_hip", "left_knee", "left_ankle", "right_wrist", "right_elbow",
-    "right_shoulder", "left_shoulder", "left_elbow", "left_wrist", "neck", "head_top",
-)  # fmt: skip
 PELVIS, HIPS = ("pelvis",), ("right_hip", "left_hip")
 # How SPIN's 24 keypoints, in which motion-capture joints are stored, call the regressor's joints.
 _MOCAP_NAMES = {

@@ -24,14 +24,14 @@ from cliff_ms.data.crop import box_to_crop, normalize_keypoints
 from cliff_ms.data.detections import boxes_from_keypoints
 from cliff_ms.data.loader import Batch, load_batches
 from cliff_ms.data.source import BATCH_FIELDS, Source, collate
-from cliff_ms.evaluation.protocols import LSP14, MOCAP_OF_H36M17, PELVIS, Protocol, scored_rows
-from cliff_ms.inference.predict import Network
+from cliff_ms.evaluation.protocols import MOCAP_OF_H36M17, PELVIS, Protocol, scored_rows
 from cliff_ms.io.errors import InputError
 from cliff_ms.io.files import read_npz
-from cliff_ms.keypoints import H36M17, JOINT_SETS, SMPL45, convert_keypoints
+from cliff_ms.keypoints import H36M17, JOINT_SETS, LSP14, SMPL45, convert_keypoints
 from cliff_ms.metrics import auc, mpjpe, pa_mpjpe, pck, pve, rotation_error
 from cliff_ms.models.regressor import standing_mean_params
 from cliff_ms.rotation import rot6d_to_rotmat
+from cliff_ms.weights.networks import Network
 
 _WORKERS = 2  # loader threads: together they decode faster than a network on a processor reads
 _PELVIS = [H36M17.index(name) for name in PELVIS]

@@ -6,9 +6,9 @@ import numpy as np
 from cliff_ms.body.files import Body
 from cliff_ms.data.crop import crop_affine
 from cliff_ms.evaluation.scoring import EvalData, Evaluator
-from cliff_ms.inference.predict import Network
 from cliff_ms.io.images import read_image
 from cliff_ms.visual.render import PALETTE, render_overlay
+from cliff_ms.weights.networks import Network
 
 _TILE_HW = (384, 288)
 _MARGIN = 1.2  # of what is shown around the crop

@@ -20,7 +20,8 @@ from cliff_ms.io.errors import InputError
 from cliff_ms.io.files import atomic_path
 from cliff_ms.io.images import read_image, write_image
 from cliff_ms.io.video import VideoReader, VideoWriter, is_video
-from cliff_ms.visual.page import PageEntry, Person, person_mesh, write_glb, write_obj, write_page
+from cliff_ms.visual.meshes import person_mesh, write_glb, write_obj
+from cliff_ms.visual.page import PageEntry, Person, write_page
 from cliff_ms.visual.render import PALETTE, render_overlay, render_side
 from cliff_ms.weights.checkpoint import WeightsMeta
 from cliff_ms.weights.engine import load_network

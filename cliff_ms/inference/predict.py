@@ -1,6 +1,5 @@
 """From an image and the people found in it to bodies in the camera of the full image."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,11 +14,8 @@ from cliff_ms.data.crop import box_to_crop, crop_affine, crop_rounded, normalize
 from cliff_ms.data.detections import Detections
 from cliff_ms.io.errors import InputError
 from cliff_ms.keypoints import convert_keypoints
-from cliff_ms.models.cliff import CLIFF, FullFrameCLIFF
 from cliff_ms.rotation import rotmat_to_axis_angle
-
-# (inputs, center, size, img_hw, focal_length) -> (rotmat, betas, cam_crop, cam_full), all float32 arrays over a batch.
-Network = Callable[..., tuple[np.ndarray, ...]]
+from cliff_ms.weights.networks import Network
 
 _CROP = {"affine": crop_affine, "rounded": crop_rounded}
 
@@ -161,14 +157,3 @@ class Predictor:
             return [np.concatenate(arrays) for arrays in zip(*outputs, strict=True)]
         shapes = ((24, 3, 3), (10,), (3,), (self._smpl.vertex_count, 3), (45, 3))
         return [np.zeros((0, *shape), np.float32) for shape in shapes]
-
-
-def mindspore_network(cliff: CLIFF, config: ModelConfig) -> Network:
-    """The network run by MindSpore on the device that `runtime.setup_device` chose."""
-    net = FullFrameCLIFF(cliff, config.bbox_norm)
-    net.set_train(False)
-
-    def run(*arrays: np.ndarray) -> tuple[np.ndarray, ...]:
-        return tuple(t.asnumpy() for t in net(*(Tensor(a) for a in arrays)))
-
-    return run

@@ -2,10 +2,9 @@
 
 import numpy as np
 
-from cliff_ms.body.skinning import LANDMARKS
 from cliff_ms.data.crop import box_to_crop
 from cliff_ms.data.detections import KEYPOINT_MARGIN, MIN_CONFIDENCE, MIN_JOINTS
-from cliff_ms.keypoints import COCO17, JOINT_SETS, flip_permutation, index_map
+from cliff_ms.keypoints import COCO17, JOINT_SETS, LANDMARKS, flip_permutation, index_map
 from cliff_ms.synthetic.world import People, in_frame
 
 OBSERVATIONS = ("mixed", "detector", "clean", "half")

@@ -8,9 +8,8 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from cliff_ms.body.files import Body
-from cliff_ms.body.skinning import LANDMARKS
 from cliff_ms.data.detections import MIN_JOINTS
-from cliff_ms.keypoints import COCO17, SPIN24, index_map
+from cliff_ms.keypoints import COCO17, LANDMARKS, SPIN24, index_map
 from cliff_ms.synthetic import world
 from cliff_ms.synthetic.backdrop import Thing, View, backdrop, box, draw_thing, finish, thing
 from cliff_ms.synthetic.observation import crops_around

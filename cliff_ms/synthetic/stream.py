@@ -3,10 +3,9 @@
 import numpy as np
 
 from cliff_ms.body.files import Body
-from cliff_ms.body.skinning import LANDMARKS
 from cliff_ms.camera import estimate_focal_length
 from cliff_ms.data.crop import normalize_keypoints
-from cliff_ms.keypoints import SPIN24, index_map
+from cliff_ms.keypoints import LANDMARKS, SPIN24, index_map
 from cliff_ms.synthetic.observation import Observer
 from cliff_ms.synthetic.world import World
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from cliff_ms.body.files import Body
-from cliff_ms.body.skinning import LANDMARKS, Skinner
-from cliff_ms.keypoints import SMPL24, SPIN24, index_map
+from cliff_ms.body.skinning import Skinner
+from cliff_ms.keypoints import LANDMARKS, SMPL24, SPIN24, index_map
 from cliff_ms.synthetic import quaternions
 from cliff_ms.synthetic.poses import PosePrior
 

@@ -1,17 +1,13 @@
 """One training step as one graph: network, body, camera, loss, gradients, reduction, clipping, update, average."""
 
-import dataclasses
-
 import numpy as np
 
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 from mindspore import dtype as mstype
 
 from cliff_ms import camera
-from cliff_ms.body.files import Body
 from cliff_ms.body.smpl import SMPL
-from cliff_ms.io.errors import InputError
-from cliff_ms.keypoints import LSP_EXTRA9, SMPL45, SPIN24, index_map
+from cliff_ms.keypoints import SPIN24_OF_LANDMARKS
 from cliff_ms.models.cliff import CLIFF
 from cliff_ms.rotation import rot6d_to_rotmat
 from cliff_ms.training import losses
@@ -23,49 +19,6 @@ FP32_CELLS = (nn.BatchNorm1d, nn.BatchNorm2d, SeededDropout)
 SCALE_WINDOW = 1000  # good steps after which a dynamic loss scale is doubled
 FIRST_SCALE, MAX_SCALE = 2.0**16, 2.0**24  # of a dynamic loss scale
 _INFINITY = float("inf")
-SPIN24_OF_SMPL = index_map(SMPL45 + LSP_EXTRA9, SPIN24)
-
-
-def build_smpl(body: Body, where: str, with_vertices: bool = False) -> SMPL:
-    """SMPL with the joints that annotations label.
-
-    Args:
-        body: The body model.
-        where: Its file, for the message.
-        with_vertices: Keep all vertices. Else only those that some joint depends on, a few hundred, which makes no
-            difference to the joints and is many times faster.
-
-    Returns:
-        The cell; its joints are SMPL45 + LSP_EXTRA9.
-
-    Raises:
-        InputError: If the body has no regressor 'extra'.
-    """
-    if "extra" not in body.regressors:
-        raise InputError(
-            f"{where} has no 'J_regressor_extra', which gives the joints that annotations label: put SPIN's "
-            "J_regressor_extra.npy (in its data archive, https://github.com/nkolot/SPIN) beside the body file."
-        )
-    if not with_vertices:
-        body = _without_idle_vertices(body)
-    return SMPL(body, joint_regressor=body.regressors["extra"])
-
-
-def _without_idle_vertices(body: Body) -> Body:
-    regressor = body.regressors["extra"]
-    needed = (regressor != 0).any(0) | (body.joint_regressor != 0).any(0)
-    needed[body.extra_vertex_ids] = True
-    return dataclasses.replace(
-        body,
-        v_template=body.v_template[needed],
-        shapedirs=body.shapedirs[needed],
-        posedirs=body.posedirs[needed],
-        weights=body.weights[needed],
-        joint_regressor=body.joint_regressor[:, needed],
-        extra_vertex_ids=(np.cumsum(needed) - 1)[body.extra_vertex_ids].astype(np.int32),
-        regressors={"extra": regressor[:, needed]},
-        faces=body.faces[:0],
-    )
 
 
 def set_fp16(cliff: CLIFF) -> None:
@@ -136,7 +89,7 @@ class CLIFFWithLoss(nn.Cell):
         self.with_vertices = weights["vertices"] > 0
         self.term_names = tuple(name for name in weights if name != "total" and (name != "vertices" or weights[name]))
         self.factors = tuple(float(weights[name] * weights["total"]) for name in self.term_names)
-        self.spin24 = Tensor(np.array(SPIN24_OF_SMPL, np.int32))
+        self.spin24 = Tensor(np.array(SPIN24_OF_LANDMARKS, np.int32))
 
     def predict(
         self, inputs: Tensor, center: Tensor, size: Tensor, img_hw: Tensor, focal_length: Tensor

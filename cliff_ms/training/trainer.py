@@ -17,7 +17,8 @@ from mindspore import Tensor, nn
 from mindspore import dtype as mstype
 
 from cliff_ms import runtime
-from cliff_ms.body.files import BUNDLED_BODY, Body
+from cliff_ms.body.files import Body
+from cliff_ms.body.smpl import build_smpl
 from cliff_ms.config import Config, TrainConfig
 from cliff_ms.data.dataset import TrainDataset
 from cliff_ms.data.loader import Batch, load_batches
@@ -28,7 +29,7 @@ from cliff_ms.synthetic.stream import KeypointStream
 from cliff_ms.training.dropout import seed_dropouts
 from cliff_ms.training.log import TrainLog
 from cliff_ms.training.state import Progress, check_folder, load_state, make_folder, save_state
-from cliff_ms.training.step import FIRST_SCALE, CLIFFTrainOneStepCell, CLIFFWithLoss, build_smpl, freeze_norm, set_fp16
+from cliff_ms.training.step import FIRST_SCALE, CLIFFTrainOneStepCell, CLIFFWithLoss, freeze_norm, set_fp16
 from cliff_ms.training.validation import Validator
 from cliff_ms.weights.checkpoint import (
     WeightsMeta,
@@ -39,6 +40,7 @@ from cliff_ms.weights.checkpoint import (
     model_differences,
     save_weights,
 )
+from cliff_ms.zoo import BUNDLED_BODY
 
 # State that the next step does not read.
 _PASSING = ("accumulated.", "learning_rate")

@@ -1,8 +1,4 @@
-"""What a run leaves to look at: meshes in GLB and OBJ files, and one web page with pictures, numbers and a 3D view.
-
-Meshes come in the camera frame (x right, y down, z forward, metres) and are written in glTF's: x right, y up, z towards
-the camera, metres, so the camera stays at the origin and looks along -z.
-"""
+"""One web page that a run leaves to look at: pictures, numbers and a 3D view, see `meshes` for its frame."""
 
 import base64
 import html
@@ -13,19 +9,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import cv2
 import numpy as np
 
 from cliff_ms.io.files import atomic_path
-from cliff_ms.visual.render import vertex_normals
+from cliff_ms.visual.meshes import TO_GLTF
 
-if TYPE_CHECKING:
-    import trimesh
-
-_TO_GLTF = np.float32([1, -1, -1])
 _PICTURE_SIDE = 1280  # px, the longer side of a picture in the page
 _MAX_ENTRIES = 100  # entries in a page: about 30 MB of pictures
 _MAX_MESHES = 300  # people in the page's 3D views: 55 kB each
@@ -65,60 +56,6 @@ class PageEntry:
     people: Sequence[Person]
     files: Mapping[str, str] = field(default_factory=dict)
     video: str | None = None
-
-
-def person_mesh(vertices: np.ndarray, faces: np.ndarray, colour: Sequence[float]) -> "trimesh.Trimesh":
-    """Make a mesh with normals and a matt material, in glTF's frame.
-
-    Args:
-        vertices: shape (V, 3), m, camera frame.
-        faces: shape (F, 3).
-        colour: RGB in [0, 1], shape (3,).
-
-    Returns:
-        The mesh; its vertices and faces are in the order of the arguments.
-    """
-    import trimesh
-
-    vertices = np.asarray(vertices, np.float32) * _TO_GLTF
-    # Without a material a viewer must take the mesh for metal (glTF 2.0, 3.9.2), which is black without surroundings.
-    material = trimesh.visual.material.PBRMaterial(
-        baseColorFactor=[*np.clip(colour, 0, 1), 1.0], metallicFactor=0.0, roughnessFactor=0.8
-    )
-    return trimesh.Trimesh(
-        vertices,
-        faces,
-        vertex_normals=vertex_normals(vertices, faces),
-        visual=trimesh.visual.TextureVisuals(material=material),
-        process=False,
-    )
-
-
-def write_glb(path: str | Path, meshes: Sequence["trimesh.Trimesh"]) -> None:
-    """Write one or several people as binary glTF, named `person_0`, `person_1`, ... in this order.
-
-    Args:
-        path: file to write.
-        meshes: from `person_mesh`.
-    """
-    import trimesh
-
-    scene = trimesh.Scene({f"person_{k}": mesh for k, mesh in enumerate(meshes)})
-    with atomic_path(path) as unfinished:
-        unfinished.write_bytes(scene.export(file_type="glb", include_normals=True))
-
-
-def write_obj(path: str | Path, mesh: "trimesh.Trimesh") -> None:
-    """Write one person as Wavefront OBJ: vertices, normals and faces, no colour.
-
-    Args:
-        path: file to write.
-        mesh: from `person_mesh`.
-    """
-    with atomic_path(path) as unfinished:
-        unfinished.write_text(
-            mesh.export(file_type="obj", include_normals=True, include_color=False, include_texture=False)
-        )
 
 
 def write_page(path: str | Path, entries: Iterable[PageEntry], faces: np.ndarray, title: str, note: str) -> None:
@@ -244,7 +181,7 @@ def _pack_people(people: Sequence[Person]) -> str:
     """JSON of a 3D view: per person int16 vertices with offset and scale (glTF's frame, m), and the box around all."""
     packed, corners = [], []
     for person in people:
-        vertices = np.asarray(person.vertices, np.float32) * _TO_GLTF
+        vertices = np.asarray(person.vertices, np.float32) * TO_GLTF
         low, high = vertices.min(axis=0), vertices.max(axis=0)
         corners += [low, high]
         centre, unit = (low + high) / 2, max(float((high - low).max()) / 2 / 32767, 1e-9)

@@ -18,14 +18,12 @@ import safetensors
 import safetensors.numpy
 
 from cliff_ms.body.files import Body
-from cliff_ms.config import ModelConfig, from_dict
+from cliff_ms.config import Config, ModelConfig, from_dict
 from cliff_ms.io.errors import InputError
 from cliff_ms.io.files import atomic_path, sha256
 
 if typing.TYPE_CHECKING:
     from mindspore import nn
-
-    from cliff_ms.models.cliff import CLIFF
 
 WEIGHT_SUFFIXES = (".ckpt", ".safetensors")
 TORCH_SUFFIXES = (".pt", ".pth")
@@ -225,31 +223,6 @@ def load_encoder(net: "nn.Cell", path: str | Path) -> WeightsMeta:
     return meta
 
 
-def load_model(path: str | Path) -> tuple["CLIFF", WeightsMeta]:
-    """Build the network that a weights file's side-car describes, and load it.
-
-    Args:
-        path: Weights file of a whole model.
-
-    Returns:
-        The network with its weights, and what they mean.
-
-    Raises:
-        InputError: As `load_weights`; or a file that holds an encoder only, or does not fit the network.
-    """
-    arrays, meta = load_weights(path)
-    if meta.part != "model":
-        raise InputError(
-            f"{path} holds only an encoder ({meta.origin}): a training can start from it, but it predicts no body; "
-            "give the weights of a whole model."
-        )
-    from cliff_ms.models.cliff import build_model
-
-    net = build_model(meta.model)
-    load_into(net, arrays, str(path))
-    return net, meta
-
-
 def parameter_arrays(net: "nn.Cell") -> dict[str, np.ndarray]:
     """All parameters of a network as arrays by name, ready for `save_weights`."""
     return {name: parameter.asnumpy() for name, parameter in net.parameters_and_names()}
@@ -294,6 +267,25 @@ def model_differences(weights: ModelConfig, wanted: ModelConfig, ignored: tuple[
         for field in dataclasses.fields(ModelConfig)
         if field.name not in ignored and getattr(weights, field.name) != getattr(wanted, field.name)
     )
+
+
+def check_model(config: Config, meta: WeightsMeta, where: str) -> None:
+    """Check that weights are of the network that a configuration describes.
+
+    Args:
+        config: The configuration; only its `model` counts.
+        meta: What the weights mean.
+        where: Their file, for the message.
+
+    Raises:
+        InputError: They are of another one; every difference is named.
+    """
+    differing = model_differences(meta.model, config.model)
+    if differing:
+        raise InputError(
+            f"{where} holds weights of another 'model' than --config describes: {differing}; name the configuration "
+            "that they were trained with."
+        )
 
 
 def check_body(meta: WeightsMeta, body: Body, where: str) -> None:

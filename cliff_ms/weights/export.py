@@ -1,4 +1,4 @@
-"""The network as a file that runs elsewhere: MindIR, ONNX, AIR; and ONNX Runtime as an engine for it."""
+"""The network as a file that runs elsewhere: MindIR, ONNX, AIR."""
 
 from pathlib import Path
 
@@ -10,11 +10,11 @@ from mindspore import Tensor, nn
 from cliff_ms.body.files import Body
 from cliff_ms.body.smpl import SMPL
 from cliff_ms.config import ModelConfig
-from cliff_ms.inference.predict import Network
 from cliff_ms.io.errors import InputError
 from cliff_ms.keypoints import JOINT_SETS
 from cliff_ms.models.cliff import CLIFF, FullFrameCLIFF
-from cliff_ms.weights.checkpoint import WeightsMeta, file_with_side_car, load_side_car
+from cliff_ms.weights.checkpoint import WeightsMeta, file_with_side_car
+from cliff_ms.weights.networks import onnx_session
 
 _ONNX_TOLERANCE = 1e-4  # largest difference to MindSpore's output that is accepted, m or unitless
 
@@ -64,46 +64,13 @@ def example_inputs(config: ModelConfig, batch_size: int) -> list[np.ndarray]:
     return [inputs, *(np.stack([np.array(v, np.float32)] * batch_size) for v in camera_inputs)]
 
 
-def onnx_network(path: Path) -> tuple[Network, WeightsMeta, int]:
-    """A network run by ONNX Runtime on the CPU.
-
-    Args:
-        path: An .onnx file that `export_network` wrote, with its side-car.
-
-    Returns:
-        The network, what its weights mean, and the batch size it was exported for.
-
-    Raises:
-        InputError: If ONNX Runtime is not installed, or the file is missing, truncated or foreign.
-    """
-    meta = load_side_car(path)
-    session = _session(path)
-    names = [i.name for i in session.get_inputs()]
-
-    def run(*arrays: np.ndarray) -> tuple[np.ndarray, ...]:
-        return tuple(session.run(None, dict(zip(names, arrays, strict=True)))[:4])
-
-    return run, meta, session.get_inputs()[0].shape[0]
-
-
-def _session(path: Path):  # noqa: ANN202  its type is known only once the optional package is there
-    try:
-        import onnxruntime
-    except ImportError:
-        raise InputError("The ONNX Runtime engine needs the package onnxruntime: pip install onnxruntime.") from None
-    try:
-        return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    except Exception as error:  # ONNX Runtime raises classes of its own, with no other base
-        raise InputError(f"{path} is not a readable ONNX file, or truncated ({str(error).splitlines()[0]}).") from None
-
-
 def _check(written: Path, file_format: str, example: list[np.ndarray], expected: list[np.ndarray]) -> float:
     if file_format == "air":
         return 0.0
     if file_format == "mindir":
         outputs = [t.asnumpy() for t in nn.GraphCell(ms.load(str(written)))(*(Tensor(a) for a in example))]
     else:
-        session = _session(written)
+        session = onnx_session(written)
         outputs = session.run(None, {i.name: a for i, a in zip(session.get_inputs(), example, strict=True)})
     difference = max(float(np.abs(a - b).max()) for a, b in zip(outputs, expected, strict=True))
     if not difference <= (0 if file_format == "mindir" else _ONNX_TOLERANCE):

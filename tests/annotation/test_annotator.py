@@ -264,8 +264,8 @@ def test_configurations():
 
 def test_people_without_finite_numbers_are_marked(files, graph_mode):
     from cliff_ms.annotation.annotator import run_network
+    from cliff_ms.body.smpl import build_smpl
     from cliff_ms.data.dataset import EvalDataset
-    from cliff_ms.training.step import build_smpl
 
     def network(inputs, *_):
         rotmats = np.tile(np.eye(3, dtype=np.float32), (len(inputs), 24, 1, 1))

@@ -11,7 +11,8 @@ from scipy.spatial.transform import Rotation
 from cliff_ms.body.files import load_body
 from cliff_ms.data.readers import agora as reader
 from cliff_ms.data.readers.foreign_pickles import read_dataframe, read_tensors
-from cliff_ms.evaluation.agora import Bodies, evaluate_agora, load_body_vertices, match_people, write_submission
+from cliff_ms.evaluation.agora import Bodies, evaluate_agora, load_body_vertices, match_people
+from cliff_ms.evaluation.submission import write_submission
 from cliff_ms.io.errors import InputError
 from cliff_ms.keypoints import SMPL45, SPIN24
 from tests.toys.agora import CAMERAS, make_people, write_agora, write_dataframe, write_fit

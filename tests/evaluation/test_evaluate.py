@@ -16,10 +16,10 @@ from scipy.spatial.transform import Rotation
 from cliff_ms.config import Config, DataConfig, ModelConfig
 from cliff_ms.data.annotations import load_annotations
 from cliff_ms.evaluation.evaluate import summarise
-from cliff_ms.evaluation.protocols import LSP14, MOCAP_OF_H36M17, PROTOCOLS, find_protocol, load_bodies, scored_rows
+from cliff_ms.evaluation.protocols import MOCAP_OF_H36M17, PROTOCOLS, find_protocol, load_bodies, scored_rows
 from cliff_ms.evaluation.scoring import EvalData, Evaluator, Scores, Seconds
 from cliff_ms.io.errors import InputError
-from cliff_ms.keypoints import H36M17, SPIN24
+from cliff_ms.keypoints import H36M17, LSP14, SPIN24
 from cliff_ms.models.cliff import build_model
 from cliff_ms.weights.checkpoint import WeightsMeta, parameter_arrays, save_weights
 from cliff_ms.weights.engine import check_model

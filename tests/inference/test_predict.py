@@ -5,9 +5,10 @@ import pytest
 
 from cliff_ms.config import ModelConfig
 from cliff_ms.data.detections import Detections
-from cliff_ms.inference.predict import Predictor, mindspore_network
+from cliff_ms.inference.predict import Predictor
 from cliff_ms.io.errors import InputError
 from cliff_ms.models.cliff import build_model
+from cliff_ms.weights.networks import mindspore_network
 from tests.toys.body import toy_body
 
 pytestmark = pytest.mark.usefixtures("graph_mode")

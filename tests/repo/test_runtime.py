@@ -16,7 +16,7 @@ VARIABLE = "ONEDNN_MAX_CPU_ISA"
     ("first", "given", "expected"),
     [
         ("import cliff_ms", None, "AVX2"),
-        ("from cliff_ms.models import smpl", None, "AVX2"),
+        ("from cliff_ms.body import smpl", None, "AVX2"),
         ("import mindspore, cliff_ms.camera", None, "AVX2"),
         ("import cliff_ms", "AVX512_CORE", "AVX512_CORE"),
     ],

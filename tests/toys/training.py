@@ -120,8 +120,9 @@ def train_step(network, dropout_key=None, learning_rate=1e-3, **options):
 
 def cliff_with_loss(cliff, body, weights=WEIGHTS):
     """The training loss of a network, and its dropout's key."""
+    from cliff_ms.body.smpl import build_smpl
     from cliff_ms.training.dropout import seed_dropouts
-    from cliff_ms.training.step import CLIFFWithLoss, build_smpl
+    from cliff_ms.training.step import CLIFFWithLoss
 
     key = seed_dropouts(cliff)
     return CLIFFWithLoss(cliff, build_smpl(body, "toy", weights["vertices"] > 0), weights), key

@@ -9,11 +9,12 @@ import mindspore as ms
 from mindspore import Tensor, ops
 
 from cliff_ms.body.files import load_body
+from cliff_ms.body.smpl import build_smpl
 from cliff_ms.io.errors import InputError
 from cliff_ms.models.cliff import CLIFF
 from cliff_ms.models.regressor import Regressor
 from cliff_ms.training.dropout import SeededDropout
-from cliff_ms.training.step import build_smpl, set_fp16
+from cliff_ms.training.step import set_fp16
 from tests.toys.training import (
     WEIGHTS,
     body_arrays,

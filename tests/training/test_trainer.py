@@ -18,7 +18,8 @@ from cliff_ms.io.errors import InputError
 from cliff_ms.models.cliff import build_model
 from cliff_ms.training.log import EventFile, TrainLog
 from cliff_ms.training.state import Progress, check_folder, load_state, save_state
-from cliff_ms.weights.checkpoint import WeightsMeta, encoder_entries, load_model, parameter_arrays, save_weights
+from cliff_ms.weights.checkpoint import WeightsMeta, encoder_entries, parameter_arrays, save_weights
+from cliff_ms.weights.networks import load_model
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / "configs" / "smoke.yaml"

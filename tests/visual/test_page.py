@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import trimesh
 
-from cliff_ms.visual import page as report
+from cliff_ms.visual import meshes, page
 
 BALL = trimesh.creation.icosphere(subdivisions=2, radius=0.5)
 FACES = np.asarray(BALL.faces)
@@ -52,13 +52,13 @@ class Page(HTMLParser):
 def entry(title="a.jpg", people=1, size=(30, 40), **more):
     picture = np.full((*size, 3), (200, 100, 50), np.uint8)
     row = {"person": 0, "box (px)": np.array([1.0, 2.4, 30.6, 28.0]), "distance (m)": 4.0, "score": None}
-    group = [report.Person(VERTICES + (k, 0, 0), (0.2, 0.4, 1.0), {**row, "person": k}) for k in range(people)]
-    return report.PageEntry(title, picture, picture, group, **more)
+    group = [page.Person(VERTICES + (k, 0, 0), (0.2, 0.4, 1.0), {**row, "person": k}) for k in range(people)]
+    return page.PageEntry(title, picture, picture, group, **more)
 
 
 def test_glb_keeps_geometry_order_and_turns_y_up(tmp_path):
-    meshes = [report.person_mesh(VERTICES + (k, 0, 0), FACES, (0.2, 0.4, 1.0)) for k in range(3)]
-    report.write_glb(tmp_path / "scene.glb", meshes)
+    people = [meshes.person_mesh(VERTICES + (k, 0, 0), FACES, (0.2, 0.4, 1.0)) for k in range(3)]
+    meshes.write_glb(tmp_path / "scene.glb", people)
     scene = trimesh.load(tmp_path / "scene.glb", process=False)
     assert sorted(scene.geometry) == ["person_0", "person_1", "person_2"]
     for k in range(3):
@@ -75,7 +75,7 @@ def test_glb_keeps_geometry_order_and_turns_y_up(tmp_path):
 
 
 def test_obj_reads_back(tmp_path):
-    report.write_obj(tmp_path / "person.obj", report.person_mesh(VERTICES, FACES, (1, 0, 0)))
+    meshes.write_obj(tmp_path / "person.obj", meshes.person_mesh(VERTICES, FACES, (1, 0, 0)))
     mesh = trimesh.load(tmp_path / "person.obj", process=False, maintain_order=True)
     np.testing.assert_allclose(mesh.vertices, VERTICES * (1, -1, -1), atol=1e-6)
     np.testing.assert_array_equal(mesh.faces, FACES)
@@ -89,22 +89,22 @@ def test_page_stands_alone_and_holds_everything(tmp_path):
         entry("a.jpg", 2, files={"mesh": "sub dir/a #1.glb"}),
         entry("big.png", 0, (2000, 1000), video="clip.mp4"),
     ]
-    report.write_page(tmp_path / "index.html", iter(entries), FACES, "Two pictures", "No model.")
-    page = Page(tmp_path / "index.html")
+    page.write_page(tmp_path / "index.html", iter(entries), FACES, "Two pictures", "No model.")
+    shown = Page(tmp_path / "index.html")
 
-    links = [attrs.get("src") or attrs.get("href") for _, attrs in page.tags if "src" in attrs or "href" in attrs]
+    links = [attrs.get("src") or attrs.get("href") for _, attrs in shown.tags if "src" in attrs or "href" in attrs]
     pictures = [link for link in links if link.startswith("data:image/jpeg;base64,")]
     assert sorted(set(links) - set(pictures)) == ["#e0", "#e1", "clip.mp4", "sub%20dir/a%20%231.glb"]
-    assert {attrs.get("id") for attrs in page.all("article")} == {"e0", "e1"}
+    assert {attrs.get("id") for attrs in shown.all("article")} == {"e0", "e1"}
     assert "http" not in (tmp_path / "index.html").read_text().replace("http-equiv", "")
 
     decoded = [cv2.imdecode(np.frombuffer(base64.b64decode(p.split(",")[1]), np.uint8), 1) for p in pictures]
     assert [picture.shape for picture in decoded] == [(30, 40, 3)] * 2 + [(1280, 640, 3)] * 2
     np.testing.assert_allclose(decoded[0][..., ::-1].mean((0, 1)), (200, 100, 50), atol=3)
     for text in ("Two pictures", "No model.", "distance (m)", "4.00", "1, 2, 31, 28", "\u2013", "Nobody here."):
-        assert text in page.words
+        assert text in shown.words
 
-    (scene,) = page.scenes()
+    (scene,) = shown.scenes()
     for k, person in enumerate(scene["people"]):
         quantised = np.frombuffer(base64.b64decode(person["vertices"]), "<i2").reshape(-1, 3)
         restored = quantised * person["place"][3] + person["place"][:3]
@@ -112,13 +112,13 @@ def test_page_stands_alone_and_holds_everything(tmp_path):
         assert person["colour"] == [0.2, 0.4, 1.0]
     everyone = np.concatenate([VERTICES, VERTICES + (1, 0, 0)]) * (1, -1, -1)
     np.testing.assert_allclose([scene["low"], scene["high"]], [everyone.min(0), everyone.max(0)], atol=1e-3)
-    assert "getContext" in page.scripts[-1][1] and sum("getContext" in text for _, text in page.scripts) == 1
+    assert "getContext" in shown.scripts[-1][1] and sum("getContext" in text for _, text in shown.scripts) == 1
 
 
 @pytest.mark.parametrize("rows, size", [(65536, 2), (65537, 4)])
 def test_faces_are_packed_without_overflow(tmp_path, rows, size):
     faces = np.array([[0, 1, rows - 1], [rows - 1, 2, 0]], np.uint32)
-    report.write_page(tmp_path / "index.html", [], faces, "", "")
+    page.write_page(tmp_path / "index.html", [], faces, "", "")
     packed = json.loads(Page(tmp_path / "index.html").scripts[0][1])
     assert packed["bytes"] == size
     np.testing.assert_array_equal(np.frombuffer(base64.b64decode(packed["data"]), f"<u{size}").reshape(-1, 3), faces)
@@ -126,22 +126,22 @@ def test_faces_are_packed_without_overflow(tmp_path, rows, size):
 
 def test_names_cannot_become_markup(tmp_path):
     nasty = '</h2><script>alert("1")</script> {{nav}} & \udcff.jpg'
-    person = report.Person(VERTICES, (1, 1, 1), {nasty: nasty})
+    person = page.Person(VERTICES, (1, 1, 1), {nasty: nasty})
     plain = entry(nasty, files={nasty: nasty}, video="javascript:alert(1)")
-    shown = report.PageEntry(nasty, plain.overlay, plain.side, [person], plain.files, plain.video)
-    report.write_page(tmp_path / "index.html", [shown, shown], FACES, nasty, nasty)
-    page = Page(tmp_path / "index.html")
-    assert len(page.all("script")) == 4  # faces, two scenes, the viewer
-    assert page.all("video")[0]["src"] == "javascript%3Aalert%281%29"  # a relative path, not a scheme
+    shown = page.PageEntry(nasty, plain.overlay, plain.side, [person], plain.files, plain.video)
+    page.write_page(tmp_path / "index.html", [shown, shown], FACES, nasty, nasty)
+    shown = Page(tmp_path / "index.html")
+    assert len(shown.all("script")) == 4  # faces, two scenes, the viewer
+    assert shown.all("video")[0]["src"] == "javascript%3Aalert%281%29"  # a relative path, not a scheme
     assert (
-        page.words.count('</h2><script>alert("1")</script> {{nav}} & ') == 13
+        shown.words.count('</h2><script>alert("1")</script> {{nav}} & ') == 13
     )  # title, h1, note, 2 x (h2, th, td, link), 2 in the nav
-    assert "%FF.jpg" in page.all("a")[0]["href"]  # the byte of the real file name
+    assert "%FF.jpg" in shown.all("a")[0]["href"]  # the byte of the real file name
 
 
 def test_limits_are_kept_and_stated(tmp_path, monkeypatch):
-    monkeypatch.setattr(report, "_MAX_ENTRIES", 3)
-    monkeypatch.setattr(report, "_MAX_MESHES", 3)
+    monkeypatch.setattr(page, "_MAX_ENTRIES", 3)
+    monkeypatch.setattr(page, "_MAX_MESHES", 3)
     seen = []
 
     def stream():
@@ -152,12 +152,12 @@ def test_limits_are_kept_and_stated(tmp_path, monkeypatch):
             yield made
             del made
 
-    report.write_page(tmp_path / "index.html", stream(), FACES, "", "")
-    page = Page(tmp_path / "index.html")
-    assert len(page.all("article")) == 3 and len(page.scenes()) == 1
-    assert "not on it: 2." in page.words
-    assert "pictures without a 3D view: 2." in page.words
-    report.write_page(tmp_path / "index.html", [entry()], FACES, "", "")
+    page.write_page(tmp_path / "index.html", stream(), FACES, "", "")
+    shown = Page(tmp_path / "index.html")
+    assert len(shown.all("article")) == 3 and len(shown.scenes()) == 1
+    assert "not on it: 2." in shown.words
+    assert "pictures without a 3D view: 2." in shown.words
+    page.write_page(tmp_path / "index.html", [entry()], FACES, "", "")
     assert "The page ends" not in Page(tmp_path / "index.html").words
 
 
@@ -170,6 +170,6 @@ def test_a_failure_leaves_the_old_page(tmp_path):
         raise RuntimeError("boom")
 
     with pytest.raises(RuntimeError, match="boom"):
-        report.write_page(path, stream(), FACES, "", "")
+        page.write_page(path, stream(), FACES, "", "")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]

@@ -8,7 +8,7 @@ import yaml
 
 from cliff_ms.evaluation.protocols import find_protocol
 from cliff_ms.weights.checkpoint import load_side_car
-from cliff_ms.weights.engine import BUNDLED_MODEL, HELD_OUT
+from cliff_ms.zoo import BUNDLED_MODEL, HELD_OUT
 
 pytestmark = pytest.mark.usefixtures("graph_mode")
 

@@ -21,12 +21,12 @@ from cliff_ms.weights.checkpoint import (
     WeightsMeta,
     load_encoder,
     load_into,
-    load_model,
     load_weights,
     parameter_arrays,
     save_weights,
     side_car,
 )
+from cliff_ms.weights.networks import load_model
 
 SMALL = ModelConfig(encoder="res18", width=0.125, crop_hw=(64, 48))
 META = WeightsMeta(

@@ -7,11 +7,11 @@ import mindspore as ms
 from mindspore import Tensor, nn
 
 from cliff_ms.config import ModelConfig
-from cliff_ms.inference.predict import mindspore_network
 from cliff_ms.io.errors import InputError
 from cliff_ms.models.cliff import build_model
 from cliff_ms.weights.checkpoint import WeightsMeta, load_side_car
-from cliff_ms.weights.export import example_inputs, export_network, onnx_network
+from cliff_ms.weights.export import example_inputs, export_network
+from cliff_ms.weights.networks import mindspore_network, onnx_network
 from tests.toys.body import toy_body
 
 pytestmark = pytest.mark.usefixtures("graph_mode")

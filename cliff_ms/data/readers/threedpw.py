@@ -9,13 +9,13 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from cliff_ms.body.files import WHERE_TO_GET_SMPL, load_body
-from cliff_ms.body.skinning import LANDMARKS, Skinner
+from cliff_ms.body.skinning import Skinner
 from cliff_ms.data.crop import box_to_crop
 from cliff_ms.data.decoding import Picture
 from cliff_ms.data.readers.rows import Part, Rows, box_of, find_files, good_box, join, place, square_box
 from cliff_ms.io.errors import InputError
 from cliff_ms.io.pickles import read_pickle, to_array
-from cliff_ms.keypoints import COCO17, LSP_EXTRA9, SPIN24, index_map
+from cliff_ms.keypoints import COCO17, LANDMARKS, LSP_EXTRA9, SPIN24, index_map
 
 _FOLDERS = {"train": "train", "val": "validation", "test": "test"}
 _BODY_FILES = {"m": "SMPL_MALE.pkl", "f": "SMPL_FEMALE.pkl"}

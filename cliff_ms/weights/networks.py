@@ -1,0 +1,92 @@
+"""What a network is to whoever runs one, and the two ways to run one: MindSpore and ONNX Runtime."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mindspore import Tensor
+
+from cliff_ms.config import ModelConfig
+from cliff_ms.io.errors import InputError
+from cliff_ms.models.cliff import CLIFF, FullFrameCLIFF, build_model
+from cliff_ms.weights.checkpoint import WeightsMeta, load_into, load_side_car, load_weights
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+# (inputs, center, size, img_hw, focal_length) -> (rotmat, betas, cam_crop, cam_full), all float32 arrays over a batch.
+Network = Callable[..., tuple[np.ndarray, ...]]
+
+
+def load_model(path: str | Path) -> tuple[CLIFF, WeightsMeta]:
+    """Build the network that a weights file's side-car describes, and load it.
+
+    Args:
+        path: Weights file of a whole model.
+
+    Returns:
+        The network with its weights, and what they mean.
+
+    Raises:
+        InputError: As `load_weights`; or a file that holds an encoder only, or does not fit the network.
+    """
+    arrays, meta = load_weights(path)
+    if meta.part != "model":
+        raise InputError(
+            f"{path} holds only an encoder ({meta.origin}): a training can start from it, but it predicts no body; "
+            "give the weights of a whole model."
+        )
+    net = build_model(meta.model)
+    load_into(net, arrays, str(path))
+    return net, meta
+
+
+def mindspore_network(cliff: CLIFF, config: ModelConfig) -> Network:
+    """The network run by MindSpore on the device that `runtime.setup_device` chose."""
+    net = FullFrameCLIFF(cliff, config.bbox_norm)
+    net.set_train(False)
+
+    def run(*arrays: np.ndarray) -> tuple[np.ndarray, ...]:
+        return tuple(t.asnumpy() for t in net(*(Tensor(a) for a in arrays)))
+
+    return run
+
+
+def onnx_network(path: Path) -> tuple[Network, WeightsMeta, int]:
+    """A network run by ONNX Runtime on the CPU.
+
+    Args:
+        path: An .onnx file that `export_network` wrote, with its side-car.
+
+    Returns:
+        The network, what its weights mean, and the batch size it was exported for.
+
+    Raises:
+        InputError: If ONNX Runtime is not installed, or the file is missing, truncated or foreign.
+    """
+    meta = load_side_car(path)
+    session = onnx_session(path)
+    names = [i.name for i in session.get_inputs()]
+
+    def run(*arrays: np.ndarray) -> tuple[np.ndarray, ...]:
+        return tuple(session.run(None, dict(zip(names, arrays, strict=True)))[:4])
+
+    return run, meta, session.get_inputs()[0].shape[0]
+
+
+def onnx_session(path: Path) -> "onnxruntime.InferenceSession":
+    """ONNX Runtime on the CPU, ready to run a file.
+
+    Raises:
+        InputError: If it is not installed, or the file is truncated or foreign.
+    """
+    try:
+        import onnxruntime
+    except ImportError:
+        raise InputError("The ONNX Runtime engine needs the package onnxruntime: pip install onnxruntime.") from None
+    try:
+        return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime raises classes of its own, with no other base
+        raise InputError(f"{path} is not a readable ONNX file, or truncated ({str(error).splitlines()[0]}).") from None

@@ -1,0 +1,25 @@
+"""Where the files that come with the project are, in a checkout and in an installed package."""
+
+from pathlib import Path
+
+from cliff_ms.io.errors import InputError
+
+_INSTALLED = Path(__file__).resolve().parent / "model_zoo"
+MODEL_ZOO = _INSTALLED if _INSTALLED.is_dir() else _INSTALLED.parents[1] / "model_zoo"
+BUNDLED_BODY = MODEL_ZOO / "body" / "neutral.npz"
+BUNDLED_MODEL = MODEL_ZOO / "cliff_keypoints.safetensors"
+HELD_OUT = MODEL_ZOO / "heldout"  # synthetic people that no bundled model was trained on: annotations.npz, pictures
+
+
+def bundled_model() -> Path:
+    """The weights used when the user names none: a keypoint model (COCO-17 or OpenPose-25) trained on synthetic people.
+
+    Raises:
+        InputError: If this copy of the project lacks them.
+    """
+    if not BUNDLED_MODEL.is_file():
+        raise InputError(
+            f"The bundled model {BUNDLED_MODEL} is missing in this copy of the project: name weights with --ckpt, or "
+            "get the file and its .json from the repository."
+        )
+    return BUNDLED_MODEL
