@@ -1,0 +1,1 @@
+"""The commands: what they take, what they check, and what they print."""
