@@ -21,8 +21,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
 from cliff_ms import cli, runtime
 from cliff_ms.body.files import Body, load_body
 from cliff_ms.camera import estimate_focal_length

@@ -9,10 +9,7 @@ Prints the table of model_zoo/README.md and the sha256 for model_zoo/manifest.ya
 
 import argparse
 import dataclasses
-import sys
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from cliff_ms import cli, runtime
 from cliff_ms.config import load_config

@@ -8,13 +8,10 @@ boxes are the extents of the rendered bodies, the keypoints their projected join
 
 import argparse
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 from scipy.spatial.transform import Rotation
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from cliff_ms import SMPL, camera, load_body, runtime
 from cliff_ms.body.files import Body

@@ -17,12 +17,9 @@ it does on photos.
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 import numpy as np
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from cliff_ms import cli
 from cliff_ms.body.files import load_body

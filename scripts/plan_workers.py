@@ -8,10 +8,7 @@ Checks that the devices are there, that configuration and output folder can be u
 import argparse
 import os
 import socket
-import sys
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from cliff_ms import cli, runtime
 from cliff_ms.config import load_config

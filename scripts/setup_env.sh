@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Makes .venv and installs the pinned requirements. Sourced by the other scripts; leaves PYTHON set.
+# Makes .venv and installs the pinned requirements and the project itself, editable. Sourced by the other scripts;
+# leaves PYTHON set.
 #   source scripts/setup_env.sh [REQUIREMENTS_FILE]
-# Does nothing when .venv already has this requirements file. Needs Python 3.10, 3.11 or 3.12.
+# Does nothing when .venv already has them. Needs Python 3.10, 3.11 or 3.12.
 
 requirements=${1:-requirements.txt}
 
@@ -23,9 +24,10 @@ if [[ ! -x .venv/bin/python ]]; then
 fi
 PYTHON=.venv/bin/python
 stamp=.venv/$(basename "$requirements").sha256
-wanted=$(cat requirements*.txt | sha256sum)
+wanted=$(cat requirements*.txt pyproject.toml | sha256sum)
 if [[ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]]; then
   echo "Installing $requirements into .venv (4 GB on disk, some minutes the first time) ..."
   "$PYTHON" -m pip install --quiet --disable-pip-version-check -r "$requirements"
+  "$PYTHON" -m pip install --quiet --disable-pip-version-check --no-deps --editable .
   echo "$wanted" > "$stamp"
 fi

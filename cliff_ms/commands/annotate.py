@@ -54,7 +54,3 @@ def main() -> int:
     if page:
         print(f"open {page}")
     return 0
-
-
-if __name__ == "__main__":
-    cli.run(main)

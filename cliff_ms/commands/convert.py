@@ -3,7 +3,6 @@
 import argparse
 from pathlib import Path
 
-from cliff_ms.cli import run
 from cliff_ms.io.files import check_not_overwritten
 from cliff_ms.weights import pytorch as torch_weights
 from cliff_ms.weights.checkpoint import (
@@ -51,7 +50,3 @@ def main() -> None:
         written = str(args.target)
     print(f"read {args.source}: {meta.origin}; {meta.part} with encoder {meta.model.encoder}, {len(arrays)} arrays")
     print(f"wrote {written} ({args.target.stat().st_size / 1e6:.1f} MB)")
-
-
-if __name__ == "__main__":
-    run(main)

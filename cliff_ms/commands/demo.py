@@ -72,7 +72,3 @@ def main() -> int:
     if demo.failed:
         print(f"{len(demo.failed)} of {len(inputs)} files could not be used; the reasons are above")
     return 2 if demo.failed else 0
-
-
-if __name__ == "__main__":
-    cli.run(main)

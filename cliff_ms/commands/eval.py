@@ -72,7 +72,3 @@ def main() -> int:
         print(f"\nwithout the first batch, which compiles: {network_s:.1f} s network, {outside_s:.1f} s outside it")
     print("written:", *write_report(output, result, picture), *filter(None, [args.agora_zip]))
     return 0
-
-
-if __name__ == "__main__":
-    cli.run(main)

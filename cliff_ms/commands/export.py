@@ -48,7 +48,3 @@ def main() -> None:
     print(f"wrote {args.target} ({args.target.stat().st_size / 1e6:.1f} MB) and its side-car; its output is {checked}")
     if body is not None:
         print(f"The body '{body.name}' is inside: its licence applies to the file.")
-
-
-if __name__ == "__main__":
-    cli.run(main)

@@ -7,7 +7,6 @@ import argparse
 import inspect
 from pathlib import Path
 
-from cliff_ms import cli
 from cliff_ms.data.annotations import save_annotations
 from cliff_ms.data.readers import DATASETS, Dataset
 from cliff_ms.data.readers.fits import load_fits, merge
@@ -73,7 +72,3 @@ def main() -> None:
     remove_parts(args.output)
     print(summary(rows, annotations, args.root))
     print(f"wrote {args.output}")
-
-
-if __name__ == "__main__":
-    cli.run(main)

@@ -43,7 +43,3 @@ def main() -> int:
     if rank == 0 and code == 0:
         print(f"done; use the weights with: python demo.py photo.jpg ... --ckpt {output_dir}/checkpoints/final.ckpt")
     return code
-
-
-if __name__ == "__main__":
-    cli.run(main)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-import prepare
 from cliff_ms.body.files import load_body
+from cliff_ms.commands import prepare
 from cliff_ms.data.annotations import load_annotations
 from cliff_ms.data.readers.mpi_inf_3dhp import read_calibration
 from cliff_ms.data.readers.rows import Part, Rows, collect

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-import eval as verb
-import prepare
 from cliff_ms.body.files import load_body
+from cliff_ms.commands import eval as verb
+from cliff_ms.commands import prepare
 from cliff_ms.config import ModelConfig
 from cliff_ms.data.crop import IMAGENET_MEAN, IMAGENET_STD
 from cliff_ms.evaluation import evaluate

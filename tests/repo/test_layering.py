@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from cliff_ms.__main__ import COMMANDS
+
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "cliff_ms"
 SHARED = {"io", "camera", "rotation", "keypoints", "metrics", "config", "runtime", "zoo"}
@@ -53,6 +55,25 @@ def files(name):
 def test_every_wing_has_a_rule():
     rooms = {path.stem for path in PACKAGE.glob("*.py")} | {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
     assert rooms - {"__init__", "__main__", "commands"} == set(MAY_IMPORT)
+
+
+def test_commands_are_above_everything():
+    offenders = [
+        f"{path.relative_to(ROOT)}:{line} imports {module}"
+        for name in MAY_IMPORT
+        for path in files(name)
+        for line, module in imports(path)
+        if module.startswith("cliff_ms.commands")
+    ]
+    assert not offenders
+
+
+def test_verbs_at_the_root_are_doors_to_their_commands():
+    verbs = {path.stem: path.read_text() for path in ROOT.glob("*.py")}
+    assert set(verbs) == set(COMMANDS) == {path.stem for path in (PACKAGE / "commands").glob("[!_]*.py")}
+    assert not {
+        name for name, text in verbs.items() if f"cliff_ms.commands.{name}" not in text or text.count("\n") > 10
+    }
 
 
 @pytest.mark.parametrize("name", MAY_IMPORT)

@@ -11,8 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import convert
 from cliff_ms import cli
+from cliff_ms.commands import convert
 from cliff_ms.config import ModelConfig
 from cliff_ms.io.errors import InputError
 from cliff_ms.models.cliff import build_model
