@@ -1,15 +1,13 @@
 """The cameras of CLIFF: one function per equation of the paper.
 
 Every function takes MindSpore tensors (also inside a graph) or NumPy arrays and returns the same kind.
-B is the batch, J the number of points. `center` and `size` are those of the crop: its centre in px of the full image
-and its height b = 200 * scale in px. `img_hw` is the full image's height and width in px. The camera frame is x right,
-y down, z forward, in metres; pixel (0, 0) has its centre at (0.5, 0.5), so the optical axis meets the image at
+B is the batch, J the number of points. `center` and `bbox_size` are those of the crop: its centre in px of the full
+image and its height b = 200 * scale in px. `img_hw` is the full image's height and width in px. The camera frame is x
+right, y down, z forward, in metres; pixel (0, 0) has its centre at (0.5, 0.5), so the optical axis meets the image at
 (W / 2, H / 2).
 """
 
-import numpy as np
-
-from mindspore import Tensor, ops
+from cliff_ms.backend import Array, library
 
 HMR_FOCAL_LENGTH = 5000.0  # px, f_HMR of section 3.2: the predefined focal length of the virtual crop camera
 
@@ -18,8 +16,6 @@ HMR_FOCAL_LENGTH = 5000.0  # px, f_HMR of section 3.2: the predefined focal leng
 _RELEASED_POSITION_SPREAD = 1 / 2.8
 _RELEASED_SIZE_MEAN = 0.24
 _RELEASED_SIZE_SPREAD = 0.06
-
-Array = Tensor | np.ndarray
 
 
 def estimate_focal_length(img_hw: Array) -> Array:
@@ -34,12 +30,12 @@ def estimate_focal_length(img_hw: Array) -> Array:
     return (img_hw[..., 0] ** 2 + img_hw[..., 1] ** 2) ** 0.5
 
 
-def bbox_info(center: Array, size: Array, img_hw: Array, focal_length: Array, norm: str) -> Array:
+def bbox_info(center: Array, bbox_size: Array, img_hw: Array, focal_length: Array, norm: str) -> Array:
     """The location feature fed to the regressor: Eq. (5) of CLIFF (Li et al., ECCV 2022).
 
     Args:
         center: (B, 2) px, full image.
-        size: (B,) px.
+        bbox_size: (B,) px.
         img_hw: (B, 2) px.
         focal_length: (B,) px.
         norm: 'eq5' for (c_x, c_y, b) / f as printed, with c relative to the image centre; 'released' for the same
@@ -47,10 +43,15 @@ def bbox_info(center: Array, size: Array, img_hw: Array, focal_length: Array, no
 
     Returns:
         (B, 3), unitless.
+
+    Raises:
+        ValueError: If the norm is another one.
     """
+    if norm not in ("eq5", "released"):
+        raise ValueError(f"For 'bbox_info', 'norm' must be 'eq5' or 'released', but got '{norm}'.")
     x = (center[:, 0] - img_hw[:, 1] / 2) / focal_length
     y = (center[:, 1] - img_hw[:, 0] / 2) / focal_length
-    b = size / focal_length
+    b = bbox_size / focal_length
     if norm == "released":
         x = x / _RELEASED_POSITION_SPREAD
         y = y / _RELEASED_POSITION_SPREAD
@@ -72,13 +73,15 @@ def crop_translation(pred_cam_crop: Array, crop_height: float) -> Array:
     return _stack(tx, ty, 2 * HMR_FOCAL_LENGTH / (crop_height * s + 1e-9))
 
 
-def full_translation(pred_cam_crop: Array, center: Array, size: Array, img_hw: Array, focal_length: Array) -> Array:
+def full_translation(
+    pred_cam_crop: Array, center: Array, bbox_size: Array, img_hw: Array, focal_length: Array
+) -> Array:
     """Root translation in the camera of the full image: Eq. (7), with Eq. (1) substituted (r and f_HMR cancel).
 
     Args:
         pred_cam_crop: (B, 3), the weak-perspective s, t_x, t_y.
         center: (B, 2) px, full image.
-        size: (B,) px.
+        bbox_size: (B,) px.
         img_hw: (B, 2) px.
         focal_length: (B,) px.
 
@@ -86,7 +89,7 @@ def full_translation(pred_cam_crop: Array, center: Array, size: Array, img_hw: A
         pred_cam_full (B, 3) m, full-image camera.
     """
     s, tx, ty = pred_cam_crop[:, 0], pred_cam_crop[:, 1], pred_cam_crop[:, 2]
-    half_size = (size * s + 1e-9) / 2  # px that one metre spans at the root's depth
+    half_size = (bbox_size * s + 1e-9) / 2  # px that one metre spans at the root's depth
     return _stack(
         tx + (center[:, 0] - img_hw[:, 1] / 2) / half_size,
         ty + (center[:, 1] - img_hw[:, 0] / 2) / half_size,
@@ -123,6 +126,4 @@ def to_image(points2d: Array, img_hw: Array) -> Array:
 
 
 def _stack(*columns: Array) -> Array:
-    if isinstance(columns[0], np.ndarray):
-        return np.stack(columns, -1)
-    return ops.stack(columns, -1)
+    return library(columns[0]).stack(columns, -1)

@@ -16,7 +16,7 @@ def box_to_crop(boxes: np.ndarray, crop_hw: tuple[int, int], rescale: float = 1.
         rescale: Enlargement; the authors use 1.1 for detected boxes and 1.2 for those of ground-truth keypoints.
 
     Returns:
-        center (P, 2) px and size (P,) px, the crop height b = 200 * scale, float32.
+        center (P, 2) px and bbox_size (P,) px, the crop height b = 200 * scale, float32.
     """
     boxes = np.asarray(boxes, np.float32)  # single precision in this order, as the authors: see rounded_corners
     width, height = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
@@ -25,7 +25,7 @@ def box_to_crop(boxes: np.ndarray, crop_hw: tuple[int, int], rescale: float = 1.
     return center, 200 * scale
 
 
-def crop_affine(image: np.ndarray, center: np.ndarray, size: float, crop_hw: tuple[int, int]) -> np.ndarray:
+def crop_affine(image: np.ndarray, center: np.ndarray, bbox_size: float, crop_hw: tuple[int, int]) -> np.ndarray:
     """Cut out and resize in one sub-pixel affine warp; what lies outside the image is black.
 
     An image that is shrunk twice or more is averaged first.
@@ -33,19 +33,19 @@ def crop_affine(image: np.ndarray, center: np.ndarray, size: float, crop_hw: tup
     Args:
         image: (H, W, 3) uint8 RGB.
         center: (2,) px.
-        size: Crop height in px of the image.
+        bbox_size: Crop height in px of the image.
         crop_hw: Height and width of the result.
 
     Returns:
         (h, w, 3) uint8 RGB.
     """
-    reduction = fitting_reduction(size / crop_hw[0])
-    return warp(shrink(image, reduction), crop_to_image(center, size, crop_hw) / reduction, crop_hw)
+    reduction = fitting_reduction(bbox_size / crop_hw[0])
+    return warp(shrink(image, reduction), crop_to_image(center, bbox_size, crop_hw) / reduction, crop_hw)
 
 
-def crop_to_image(center: np.ndarray, size: float, crop_hw: tuple[int, int]) -> np.ndarray:
+def crop_to_image(center: np.ndarray, bbox_size: float, crop_hw: tuple[int, int]) -> np.ndarray:
     """The (2, 3) affine map from px of the crop to px of the image; arguments as for `crop_affine`."""
-    step = size / crop_hw[0]
+    step = bbox_size / crop_hw[0]
     corner = np.asarray(center) - step * np.array(crop_hw[::-1]) / 2
     return np.array([[step, 0, corner[0]], [0, step, corner[1]]])
 
@@ -96,19 +96,19 @@ def shrink(image: np.ndarray, reduction: int) -> np.ndarray:
     return cv2.resize(padded, size, interpolation=cv2.INTER_AREA)
 
 
-def crop_rounded(image: np.ndarray, center: np.ndarray, size: float, crop_hw: tuple[int, int]) -> np.ndarray:
+def crop_rounded(image: np.ndarray, center: np.ndarray, bbox_size: float, crop_hw: tuple[int, int]) -> np.ndarray:
     """Cut out along whole pixels, then resize: what the authors' published weights were trained and shown with.
 
     Args:
         image: (H, W, 3) uint8 RGB.
         center: (2,) px.
-        size: Crop height in px of the image.
+        bbox_size: Crop height in px of the image.
         crop_hw: Height and width of the result.
 
     Returns:
         (h, w, 3) float32 RGB in [0, 255].
     """
-    corners = rounded_corners(center, size, crop_hw)
+    corners = rounded_corners(center, bbox_size, crop_hw)
     (left, top), (right, bottom) = corners
     patch = np.zeros((bottom - top, right - left, 3), np.float32)
     height, width = image.shape[:2]
@@ -118,12 +118,12 @@ def crop_rounded(image: np.ndarray, center: np.ndarray, size: float, crop_hw: tu
     return cv2.resize(patch, crop_hw[::-1], interpolation=cv2.INTER_LINEAR)
 
 
-def rounded_corners(center: np.ndarray, size: float, crop_hw: tuple[int, int]) -> np.ndarray:
+def rounded_corners(center: np.ndarray, bbox_size: float, crop_hw: tuple[int, int]) -> np.ndarray:
     """Upper left and lower right corner, in whole px, of the authors' crop.
 
     Args:
         center: (2,) px.
-        size: Crop height in px of the image.
+        bbox_size: Crop height in px of the image.
         crop_hw: Height and width of the network's input.
 
     Returns:
@@ -132,7 +132,7 @@ def rounded_corners(center: np.ndarray, size: float, crop_hw: tuple[int, int]) -
     # The authors compute the matrix from image to crop in single precision and invert it in double: a corner that
     # falls on half a pixel rounds to the same side as theirs only if it is computed the same way.
     crop_wh = np.array(crop_hw[::-1], np.float32)
-    height = np.float32(size)
+    height = np.float32(bbox_size)
     width_height = np.array([height / np.float32(crop_hw[0] / crop_hw[1]), height], np.float32)
     to_crop = np.eye(3)
     to_crop[[0, 1], [0, 1]] = crop_wh / width_height
@@ -155,16 +155,16 @@ def normalize_image(crop: np.ndarray) -> np.ndarray:
     )
 
 
-def normalize_keypoints(keypoints: np.ndarray, center: np.ndarray, size: np.ndarray) -> np.ndarray:
+def normalize_keypoints(keypoints: np.ndarray, center: np.ndarray, bbox_size: np.ndarray) -> np.ndarray:
     """Keypoints relative to the crop, as the keypoint encoder reads them.
 
     Args:
         keypoints: (P, K, 3), x and y in px of the full image and confidence.
         center: (P, 2) px.
-        size: (P,) px, crop height.
+        bbox_size: (P,) px, crop height.
 
     Returns:
         (P, K, 3) float32, x and y in units of half the crop height from its centre; confidence clipped to [0, 1].
     """
-    position = (keypoints[..., :2] - center[:, None]) / (size[:, None, None] / 2)
+    position = (keypoints[..., :2] - center[:, None]) / (bbox_size[:, None, None] / 2)
     return np.concatenate([position, keypoints[..., 2:].clip(0, 1)], -1).astype(np.float32)

@@ -92,7 +92,7 @@ class FullFrameCLIFF(nn.Cell):
     Inputs:
         - **inputs** (Tensor) - As for :class:`CLIFF`.
         - **center** (Tensor) - (B, 2) px, crop centre in the full image.
-        - **size** (Tensor) - (B,) px, crop height b in the full image.
+        - **bbox_size** (Tensor) - (B,) px, crop height b in the full image.
         - **img_hw** (Tensor) - (B, 2) px.
         - **focal_length** (Tensor) - (B,) px.
 
@@ -111,11 +111,11 @@ class FullFrameCLIFF(nn.Cell):
         self.smpl = smpl
 
     def construct(
-        self, inputs: Tensor, center: Tensor, size: Tensor, img_hw: Tensor, focal_length: Tensor
+        self, inputs: Tensor, center: Tensor, bbox_size: Tensor, img_hw: Tensor, focal_length: Tensor
     ) -> tuple[Tensor, ...]:
-        location = camera.bbox_info(center, size, img_hw, focal_length, self.bbox_norm)
+        location = camera.bbox_info(center, bbox_size, img_hw, focal_length, self.bbox_norm)
         rotmat, betas, cam_crop = self.cliff(inputs, location)
-        cam_full = camera.full_translation(cam_crop, center, size, img_hw, focal_length)
+        cam_full = camera.full_translation(cam_crop, center, bbox_size, img_hw, focal_length)
         if self.smpl is None:
             return rotmat, betas, cam_crop, cam_full
         vertices, joints = self.smpl(betas, rotmat)

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from cliff_ms import camera
 from cliff_ms.io.images import read_image
 
 _FINE = 2  # backgrounds are computed at one over this of the picture's size
@@ -33,10 +34,11 @@ class View(NamedTuple):
 
     def project(self, points: np.ndarray) -> np.ndarray:
         """(N, 3) m, level frame -> (N, 3) px, px, and m along the optical axis."""
-        camera = points @ self.from_level.T
-        z = np.maximum(camera[:, 2:], 1e-2)
-        middle = np.array([self.img_hw[1], self.img_hw[0]]) / 2
-        return np.concatenate([camera[:, :2] / z * self.focal + middle, camera[:, 2:]], 1)
+        points = points @ self.from_level.T
+        ahead = np.concatenate([points[:, :2], np.maximum(points[:, 2:], 1e-2)], 1)[None]
+        from_middle = camera.project(ahead, np.zeros((1, 3)), np.array([self.focal]))
+        pixels = camera.to_image(from_middle, np.array([self.img_hw]))[0]
+        return np.concatenate([pixels, points[:, 2:]], 1)
 
 
 def soft_noise(rng: np.random.Generator, img_hw: tuple[int, int], cells: int, channels: int = 1) -> np.ndarray:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cliff_ms import camera
 from cliff_ms.body.files import Body
 from cliff_ms.body.skinning import Skinner
 from cliff_ms.keypoints import LANDMARKS, SMPL24, SPIN24, index_map
@@ -238,5 +239,5 @@ def aim(
 
 def _project(points: np.ndarray, focal: np.ndarray, img_hw: np.ndarray) -> np.ndarray:
     """(N, J, 3) m, camera -> (N, J, 2) px of the full image."""
-    z = np.maximum(points[..., 2:], 1e-3)
-    return points[..., :2] / z * focal[:, None, None] + img_hw[:, None, ::-1] / 2
+    ahead = np.concatenate([points[..., :2], np.maximum(points[..., 2:], 1e-3)], -1)
+    return camera.to_image(camera.project(ahead, np.zeros((1, 3)), focal), img_hw)

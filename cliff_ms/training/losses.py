@@ -19,7 +19,7 @@ _MIN_REGULARISED_SCALE = -1.0
 
 
 def project_full(
-    joints: Tensor, pred_cam_crop: Tensor, center: Tensor, size: Tensor, img_hw: Tensor, focal_length: Tensor
+    joints: Tensor, pred_cam_crop: Tensor, center: Tensor, bbox_size: Tensor, img_hw: Tensor, focal_length: Tensor
 ) -> Tensor:
     """Predicted 2D keypoints by the camera of the full image: Eq. (7) and (8).
 
@@ -31,19 +31,19 @@ def project_full(
         joints: (B, 24, 3) m, model frame.
         pred_cam_crop: (B, 3), the weak-perspective s, t_x, t_y.
         center: (B, 2) px, full image.
-        size: (B,) px, crop height.
+        bbox_size: (B,) px, crop height.
         img_hw: (B, 2) px.
         focal_length: (B,) px, full image.
 
     Returns:
         (B, 24, 2) px, full image.
     """
-    translation = camera.full_translation(_valid_camera(pred_cam_crop), center, size, img_hw, focal_length)
+    translation = camera.full_translation(_valid_camera(pred_cam_crop), center, bbox_size, img_hw, focal_length)
     points = camera.project(_before_camera(joints, translation), translation, focal_length)
     return camera.to_image(points, img_hw)
 
 
-def project_crop(joints: Tensor, pred_cam_crop: Tensor, center: Tensor, size: Tensor, crop_height: int) -> Tensor:
+def project_crop(joints: Tensor, pred_cam_crop: Tensor, center: Tensor, bbox_size: Tensor, crop_height: int) -> Tensor:
     """Predicted 2D keypoints by HMR's virtual camera of the crop: Eq. (1) and (4), without CS of Table 2.
 
     Degenerate cameras are treated as in `project_full`.
@@ -52,19 +52,19 @@ def project_crop(joints: Tensor, pred_cam_crop: Tensor, center: Tensor, size: Te
         joints: (B, 24, 3) m, model frame.
         pred_cam_crop: (B, 3), the weak-perspective s, t_x, t_y.
         center: (B, 2) px, full image.
-        size: (B,) px, crop height in the full image.
+        bbox_size: (B,) px, crop height in the full image.
         crop_height: r, px of the resized crop.
 
     Returns:
         (B, 24, 2) px, full image: the points of the crop, enlarged back to where it was cut out.
     """
     translation = camera.crop_translation(_valid_camera(pred_cam_crop), crop_height)
-    focal_length = ops.ones_like(size) * camera.HMR_FOCAL_LENGTH
+    focal_length = ops.ones_like(bbox_size) * camera.HMR_FOCAL_LENGTH
     points = camera.project(_before_camera(joints, translation), translation, focal_length)
-    return points * (size / crop_height)[:, None, None] + center[:, None, :]
+    return points * (bbox_size / crop_height)[:, None, None] + center[:, None, :]
 
 
-def keypoints2d_loss(pred: Tensor, target: Tensor, size: Tensor, crop_aspect: float) -> Tensor:
+def keypoints2d_loss(pred: Tensor, target: Tensor, bbox_size: Tensor, crop_aspect: float) -> Tensor:
     """L_2D: Eq. (9), or (3) when `pred` comes from `project_crop`.
 
     The squared residual in px of the full image is divided by half the crop's width in x and half its height in y:
@@ -74,14 +74,14 @@ def keypoints2d_loss(pred: Tensor, target: Tensor, size: Tensor, crop_aspect: fl
     Args:
         pred: (B, 24, 2) px, full image.
         target: (B, 24, 3) px, full image, and confidence, which weighs the squared residual.
-        size: (B,) px, crop height.
+        bbox_size: (B,) px, crop height.
         crop_aspect: Crop width / height.
 
     Returns:
         The mean over 24 joints and 2 coordinates of the samples that have any keypoint.
     """
     confidence = target[:, :, 2:]
-    half_size = size[:, None] / 2
+    half_size = bbox_size[:, None] / 2
     half = ops.stack((half_size * crop_aspect, half_size), -1)  # (B, 1, 2) px
     residual = (pred - target[:, :, :2]) / half
     seen = (confidence.sum((1, 2)) > 0).astype(pred.dtype)

@@ -1,6 +1,8 @@
 """The cameras: official numbers, equations that must close, tensors as arrays."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +73,31 @@ def test_eq7_is_eq7_without_the_substitution():
         -1,
     )
     np.testing.assert_allclose(camera.full_translation(cam, center, size, img_hw, focal), printed, rtol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["camera", "rotation"])
+def test_arrays_do_not_wait_for_mindspore(name):
+    calls = {
+        "camera": "bbox_info(x, y, x, y, 'eq5'), m.full_translation(m.crop_translation(cam, 256), x, y, x, y), "
+        "m.to_image(m.project(cam[:, None], cam, y), x), m.estimate_focal_length(x)",
+        "rotation": "rot6d_to_rotmat(np.ones((1, 6))), m.axis_angle_to_rotmat(cam), "
+        "m.rotmat_to_axis_angle(np.eye(3)), m.rotmat_to_rot6d(np.eye(3))",
+    }
+    arrays = "x, y, cam = np.ones((1, 2)), np.ones(1), np.ones((1, 3))"
+    code = f"import sys, numpy as np, cliff_ms.{name} as m; {arrays}; m.{calls[name]}"
+    subprocess.run([sys.executable, "-c", f"{code}; assert 'mindspore' not in sys.modules"], check=True)
+
+
+@pytest.mark.usefixtures("graph_mode")
+def test_bbox_info_refuses_another_norm():
+    class BBoxInfo(nn.Cell):
+        def construct(self, center, bbox_size):
+            return camera.bbox_info(center, bbox_size, center, bbox_size, "eq6")
+
+    arrays = np.ones((2, 2), np.float32), np.ones(2, np.float32)
+    for run, inputs in ((BBoxInfo().construct, arrays), (BBoxInfo(), map(Tensor, arrays))):
+        with pytest.raises(ValueError, match="'norm' must be 'eq5' or 'released', but got 'eq6'"):
+            run(*inputs)
 
 
 class Everything(nn.Cell):

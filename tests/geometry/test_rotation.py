@@ -56,6 +56,26 @@ def test_axis_angle_round_trip():
     np.testing.assert_allclose(rotation.rotmat_to_axis_angle(matrices), vectors, atol=2e-5)
 
 
+class Both(nn.Cell):
+    def construct(self, pose6d, axis_angle):
+        return rotation.rot6d_to_rotmat(pose6d), rotation.axis_angle_to_rotmat(axis_angle)
+
+
+def test_graph_equals_arrays_which_keep_their_precision():
+    rng = np.random.default_rng(2)
+    arrays = rng.standard_normal((3, 144)), rng.standard_normal((3, 24, 3))
+    exact = Both().construct(*arrays)
+    in_graph = Both()(*(Tensor(a.astype(np.float32)) for a in arrays))
+    for array, tensor in zip(exact, in_graph, strict=True):
+        assert array.dtype == np.float64
+        np.testing.assert_allclose(tensor.asnumpy(), array, atol=1e-5)
+    identity = np.broadcast_to(np.eye(3), exact[0].shape)
+    np.testing.assert_allclose(exact[0] @ exact[0].swapaxes(-1, -2), identity, atol=1e-12)
+    expected = Rotation.from_rotvec(arrays[1].reshape(-1, 3)).as_matrix().reshape(3, 24, 3, 3)
+    np.testing.assert_allclose(exact[1], expected, atol=1e-7)  # the shift by 1e-8
+    assert rotation.rot6d_to_rotmat(arrays[0].astype(np.float32)).dtype == np.float32
+
+
 @given(st.lists(st.floats(-3, 3), min_size=3, max_size=3))
 def test_matrix_to_axis_angle_and_back(vector):
     matrix = Rotation.from_rotvec(vector).as_matrix()

@@ -9,12 +9,13 @@ from cliff_ms.__main__ import COMMANDS
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "cliff_ms"
-SHARED = {"io", "camera", "rotation", "keypoints", "metrics", "config", "runtime", "zoo"}
+SHARED = {"backend", "io", "camera", "rotation", "keypoints", "metrics", "config", "runtime", "zoo"}
 # Wing, or module at the root -> what of ours it may import besides itself.
 MAY_IMPORT = {
     "io": set(),
-    "camera": set(),
-    "rotation": set(),
+    "backend": set(),
+    "camera": {"backend"},
+    "rotation": {"backend"},
     "keypoints": set(),
     "metrics": set(),
     "zoo": {"io"},

@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from cliff_ms.camera import project, to_image
 from cliff_ms.data.crop import box_to_crop
 from cliff_ms.data.readers.foreign_pickles import read_dataframe, read_tensors
 from cliff_ms.data.readers.rows import Part, Rows, box_of, find_files, good_box, place
@@ -225,7 +226,8 @@ def _check_projection(image: AgoraImage, where: str) -> None:
     """The camera that the image's name stands for must map the 3D joints of valid people to their 2D joints."""
     joints, joints2d = image.joints[image.valid], image.joints2d[image.valid]
     with np.errstate(divide="ignore", invalid="ignore"):
-        pixels = image.focal_length * joints[..., :2] / joints[..., 2:] + np.array(LARGE_HW[::-1]) / 2
+        from_middle = project(joints, np.zeros((1, 3)), np.array([image.focal_length]))
+    pixels = to_image(from_middle, np.array([LARGE_HW]))
     gap = np.abs(pixels - joints2d).max(initial=0.0)
     if not gap <= _PROJECTION_GAP:
         raise InputError(
