@@ -7,8 +7,11 @@ right, y down, z forward, in metres; pixel (0, 0) has its centre at (0.5, 0.5), 
 (W / 2, H / 2).
 """
 
+from typing import Literal, get_args
+
 from cliff_ms.backend import Array, library
 
+BboxNorm = Literal["eq5", "released"]
 HMR_FOCAL_LENGTH = 5000.0  # px, f_HMR of section 3.2: the predefined focal length of the virtual crop camera
 
 # Mean and spread of box position and size in the authors' Human3.6M statistics, in units of the focal length. Their
@@ -16,6 +19,7 @@ HMR_FOCAL_LENGTH = 5000.0  # px, f_HMR of section 3.2: the predefined focal leng
 _RELEASED_POSITION_SPREAD = 1 / 2.8
 _RELEASED_SIZE_MEAN = 0.24
 _RELEASED_SIZE_SPREAD = 0.06
+_NORMS = get_args(BboxNorm)  # a graph cannot ask for them
 
 
 def estimate_focal_length(img_hw: Array) -> Array:
@@ -30,7 +34,7 @@ def estimate_focal_length(img_hw: Array) -> Array:
     return (img_hw[..., 0] ** 2 + img_hw[..., 1] ** 2) ** 0.5
 
 
-def bbox_info(center: Array, bbox_size: Array, img_hw: Array, focal_length: Array, norm: str) -> Array:
+def bbox_info(center: Array, bbox_size: Array, img_hw: Array, focal_length: Array, norm: BboxNorm) -> Array:
     """The location feature fed to the regressor: Eq. (5) of CLIFF (Li et al., ECCV 2022).
 
     Args:
@@ -47,7 +51,7 @@ def bbox_info(center: Array, bbox_size: Array, img_hw: Array, focal_length: Arra
     Raises:
         ValueError: If the norm is another one.
     """
-    if norm not in ("eq5", "released"):
+    if norm not in _NORMS:
         raise ValueError(f"For 'bbox_info', 'norm' must be 'eq5' or 'released', but got '{norm}'.")
     x = (center[:, 0] - img_hw[:, 1] / 2) / focal_length
     y = (center[:, 1] - img_hw[:, 0] / 2) / focal_length

@@ -9,30 +9,40 @@ import typing
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Literal
 
 import yaml
 
+from cliff_ms.camera import BboxNorm
 from cliff_ms.io.errors import InputError
 from cliff_ms.io.files import require_file
+from cliff_ms.keypoints import JointSet
 
-ENCODER_NAMES = ("res18", "res50", "hr48", "keypoints")
-BBOX_NORMS = ("eq5", "released")
-CROP_STYLES = ("affine", "rounded")
-JOINT_SETS = ("coco17", "openpose25")
-
-
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise InputError(f"{name} must be one of {', '.join(choices)}, but got '{value}'.")
+Encoder = Literal["res18", "res50", "hr48", "keypoints"]
+CropStyle = Literal["affine", "rounded"]
+FocalLengths = Literal["known", "estimated"]
+BadImage = Literal["stop", "skip"]
+RotationCentre = Literal["image", "crop"]
+Precision = Literal["fp32", "fp16"]
 
 
-def _check_range(section: str, config: object, names: str, low: float, high: float = math.inf) -> None:
-    """Refuse numbers outside [low, high], infinite ones and NaN."""
-    for name in names.split():
-        value = getattr(config, name)
-        if not (math.isfinite(value) and low <= value <= high):
-            bounds = f"from {low} to {high}" if high < math.inf else f"finite and at least {low}"
-            raise InputError(f"{section}.{name} must be {bounds}, but got {value}.")
+@dataclass(frozen=True)
+class Within:
+    """What `from_dict` asks of a number; never infinite, never NaN.
+
+    Attributes:
+        low: The least.
+        high: The greatest.
+    """
+
+    low: float
+    high: float = math.inf
+
+
+Count = Annotated[int, Within(1)]
+Interval = Annotated[int, Within(0)]  # 0 for never
+Share = Annotated[float, Within(0, 1)]
+NotNegative = Annotated[float, Within(0)]
 
 
 @dataclass(frozen=True)
@@ -45,30 +55,28 @@ class ModelConfig:
         crop_style: 'affine' is one sub-pixel warp; 'rounded' cuts along whole pixels first, as the authors' code does.
         bbox_norm: 'eq5' is Eq. (5) as printed; 'released' are the constants of the authors' published weights.
         location_input: Feed bbox_info to the regressor (CI in Table 2).
-        full_frame_loss: The reprojection loss was, or is to be, computed in the full frame (CS in Table 2).
         width: Channel multiplier of 'res18' and 'keypoints'.
         joint_set: Keypoints that the 'keypoints' encoder reads, 'coco17' or 'openpose25'.
     """
 
-    encoder: str = "res50"
+    encoder: Encoder = "res50"
     crop_hw: tuple[int, int] = (256, 192)
-    crop_style: str = "affine"
-    bbox_norm: str = "eq5"
+    crop_style: CropStyle = "affine"
+    bbox_norm: BboxNorm = "eq5"
     location_input: bool = True
-    full_frame_loss: bool = True
-    width: float = 1.0
-    joint_set: str = "coco17"
+    width: Annotated[float, Within(0.01)] = 1.0
+    joint_set: JointSet = "coco17"
 
     def __post_init__(self) -> None:
-        _check_choice("model.encoder", self.encoder, ENCODER_NAMES)
-        _check_choice("model.crop_style", self.crop_style, CROP_STYLES)
-        _check_choice("model.bbox_norm", self.bbox_norm, BBOX_NORMS)
-        _check_choice("model.joint_set", self.joint_set, JOINT_SETS)
         if min(self.crop_hw) < 32:
             raise InputError(f"model.crop_hw must be at least 32 x 32 px, but got {list(self.crop_hw)}.")
         if self.encoder == "hr48" and (self.crop_hw[0] % 32 or self.crop_hw[1] % 32):
             raise InputError(f"model.crop_hw must be multiples of 32 px for hr48, but got {list(self.crop_hw)}.")
-        _check_range("model", self, "width", 0.01)
+
+    @property
+    def reads_keypoints(self) -> bool:
+        """Whether 2D keypoints go in, and no pixels."""
+        return self.encoder == "keypoints"
 
 
 @dataclass(frozen=True)
@@ -83,10 +91,7 @@ class SourceConfig:
 
     annotations: str
     image_dir: str = ""
-    weight: float = 1.0
-
-    def __post_init__(self) -> None:
-        _check_range("data", self, "weight", 0, 1)
+    weight: Share = 1.0
 
 
 @dataclass(frozen=True)
@@ -107,20 +112,16 @@ class DataConfig:
     stream: bool = False
     train: tuple[SourceConfig, ...] = ()
     val: tuple[SourceConfig, ...] = ()
-    focal_length: str = "known"
-    batch_size: int = 64
-    workers: int = 2
-    bad_image: str = "stop"
+    focal_length: FocalLengths = "known"
+    batch_size: Count = 64
+    workers: Annotated[int, Within(0)] = 2
+    bad_image: BadImage = "stop"
 
     def __post_init__(self) -> None:
-        _check_choice("data.bad_image", self.bad_image, ("stop", "skip"))
-        _check_choice("data.focal_length", self.focal_length, ("known", "estimated"))
         if self.stream == bool(self.train):
             raise InputError("data: give either 'stream: true' or a list of 'train' sources.")
         if self.train and abs(sum(source.weight for source in self.train) - 1) > 1e-6:
             raise InputError("data.train: the weights of the sources must sum to 1.")
-        if self.batch_size < 1 or self.workers < 0:
-            raise InputError("data.batch_size must be positive and data.workers at least 0.")
 
 
 @dataclass(frozen=True)
@@ -140,26 +141,20 @@ class AugmentConfig:
         crop: Probability of cropping to a part of the person (Rockwell and Fouhey).
     """
 
-    flip: float = 0.5
-    rotation: float = 30.0
-    rotation_prob: float = 0.4
-    rotate_about: str = "image"
-    scale: float = 0.25
-    noise: float = 0.4
-    occlusion: float = 0.0
+    flip: Share = 0.5
+    rotation: NotNegative = 30.0
+    rotation_prob: Share = 0.4
+    rotate_about: RotationCentre = "image"
+    scale: Annotated[float, Within(0, 0.9)] = 0.25
+    noise: Share = 0.4
+    occlusion: Share = 0.0
     occluders: str = ""
-    crop: float = 0.0
-
-    def __post_init__(self) -> None:
-        _check_choice("augment.rotate_about", self.rotate_about, ("image", "crop"))
-        _check_range("augment", self, "flip rotation_prob noise occlusion crop", 0, 1)
-        _check_range("augment", self, "scale", 0, 0.9)
-        _check_range("augment", self, "rotation", 0)
+    crop: Share = 0.0
 
 
 @dataclass(frozen=True)
 class LossConfig:
-    """Weights of the terms of Eq. (2) and (10); the defaults are SPIN's.
+    """Weights of the terms of Eq. (2) and (10), and where 2D keypoints are compared; the defaults are SPIN's.
 
     Attributes:
         total: Factor on the whole sum.
@@ -169,18 +164,17 @@ class LossConfig:
         betas: On shape coefficients.
         vertices: On the L1 distance of vertices; 0 does not compute it.
         camera: On exp(-10 s)^2, which keeps the scale s positive.
+        full_frame: Project keypoints by the camera of the full image, not of the crop (CS in Table 2).
     """
 
-    total: float = 60.0
-    keypoints2d: float = 5.0 * 24 / 49
-    keypoints3d: float = 5.0
-    pose: float = 1.0
-    betas: float = 0.001
-    vertices: float = 0.0
-    camera: float = 1.0
-
-    def __post_init__(self) -> None:
-        _check_range("loss", self, "total keypoints2d keypoints3d pose betas vertices camera", 0)
+    total: NotNegative = 60.0
+    keypoints2d: NotNegative = 5.0 * 24 / 49
+    keypoints3d: NotNegative = 5.0
+    pose: NotNegative = 1.0
+    betas: NotNegative = 0.001
+    vertices: NotNegative = 0.0
+    camera: NotNegative = 1.0
+    full_frame: bool = True
 
 
 @dataclass(frozen=True)
@@ -208,33 +202,26 @@ class TrainConfig:
         picture_every: Steps between pictures of projected joints; 0 for never.
     """
 
-    steps: int = 244_000
+    steps: Count = 244_000
     learning_rate: float = 1e-4
-    lr_drops: tuple[float, ...] = (0.5,)
-    lr_anneal: float = 0.0
-    accumulate: int = 1
-    clip_norm: float = 0.0
-    precision: str = "fp32"
-    loss_scale: float = 0.0
+    lr_drops: tuple[Share, ...] = (0.5,)
+    lr_anneal: Share = 0.0
+    accumulate: Count = 1
+    clip_norm: NotNegative = 0.0
+    precision: Precision = "fp32"
+    loss_scale: NotNegative = 0.0
     ema: float = 0.0
     pretrained: str = ""
     freeze_norm: bool = False
-    seed: int = 0
-    val_every: int = 1000
-    save_every: int = 1000
-    keep: int = 3
-    picture_every: int = 0
+    seed: Annotated[int, Within(0, 2**32 - 1)] = 0
+    val_every: Interval = 1000
+    save_every: Count = 1000
+    keep: Count = 3
+    picture_every: Interval = 0
 
     def __post_init__(self) -> None:
-        _check_choice("train.precision", self.precision, ("fp32", "fp16"))
-        _check_range("train", self, "steps accumulate save_every keep", 1)
-        _check_range("train", self, "clip_norm loss_scale val_every picture_every", 0)
-        _check_range("train", self, "seed", 0, 2**32 - 1)
-        _check_range("train", self, "lr_anneal", 0, 1)
         if not 0 < self.learning_rate < math.inf or not 0 <= self.ema < 1:
             raise InputError("train.learning_rate must be positive, and train.ema at least 0 and below 1.")
-        if not all(0 <= drop <= 1 for drop in self.lr_drops):
-            raise InputError(f"train.lr_drops are shares of the steps, from 0 to 1, but got {list(self.lr_drops)}.")
 
 
 @dataclass(frozen=True)
@@ -245,7 +232,7 @@ class Config:
         model: The network.
         data: What it is trained on.
         augment: How samples are varied.
-        loss: Weights of the terms.
+        loss: What is minimised.
         train: The optimisation.
         body: Body file; empty for the bundled one.
     """
@@ -284,7 +271,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = (), cls: type[Confi
         The configuration, an instance of `cls`.
 
     Raises:
-        InputError: Missing or unreadable file, unknown, missing or repeated key, value of the wrong type.
+        InputError: Missing or unreadable file, unknown, missing or repeated key, value of the wrong type, choice or
+            range.
     """
     path = require_file(path, "Configuration")
     try:
@@ -315,11 +303,11 @@ def from_dict(cls: type, values: dict, where: str, section: str = "") -> typing.
         An instance of `cls`.
 
     Raises:
-        InputError: Unknown key (the message names the nearest one) or a value of the wrong type.
+        InputError: Unknown key (the message names the nearest one) or a value of the wrong type, choice or range.
     """
     if not isinstance(values, dict):
         raise InputError(f"{where}: '{section or 'the file'}' must be a mapping of keys, but got {values!r}.")
-    hints = typing.get_type_hints(cls)
+    hints = typing.get_type_hints(cls, include_extras=True)
     filled = {}
     for key, value in values.items():
         name = f"{section}.{key}" if section else str(key)
@@ -345,6 +333,10 @@ def _convert(hint: typing.Any, value: typing.Any, where: str, name: str) -> typi
     if dataclasses.is_dataclass(hint):
         return from_dict(hint, value, where, name)
     origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Literal:
+        return _chosen(args, value, where, name)
+    if origin is Annotated:
+        return _within(args[1], _convert(args[0], value, where, name), where, name)
     if origin in (typing.Union, types.UnionType):  # Optional[x]
         return None if value is None else _convert(args[0], value, where, name)
     if origin is tuple and isinstance(value, (list, tuple)) and args[-1] is Ellipsis:
@@ -359,3 +351,17 @@ def _convert(hint: typing.Any, value: typing.Any, where: str, name: str) -> typi
     if origin is None and isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
         return value
     raise InputError(f"{where}: '{name}' must be {getattr(hint, '__name__', hint)}, but got {value!r}.")
+
+
+def _chosen(choices: tuple[str, ...], value: typing.Any, where: str, name: str) -> str:
+    if value not in choices:
+        raise InputError(f"{where}: {name} must be one of {', '.join(choices)}, but got {value!r}.")
+    return value
+
+
+def _within(bounds: Within, value: float, where: str, name: str) -> float:
+    low, high = bounds.low, bounds.high
+    if not (math.isfinite(value) and low <= value <= high):
+        allowed = f"from {low} to {high}" if high < math.inf else f"finite and at least {low}"
+        raise InputError(f"{where}: {name} must be {allowed}, but got {value}.")
+    return value

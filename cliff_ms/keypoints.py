@@ -1,5 +1,7 @@
 """Joint sets as lists of names; every index map is derived from the names."""
 
+from typing import Literal
+
 import numpy as np
 
 SMPL24 = (
@@ -53,8 +55,8 @@ LSP14 = (
     "right_shoulder", "left_shoulder", "left_elbow", "left_wrist", "neck", "head_top",
 )  # fmt: skip
 
-# What a keypoint model can read.
-JOINT_SETS = {"coco17": COCO17, "openpose25": OPENPOSE25}
+JointSet = Literal["coco17", "openpose25"]  # what a keypoint model can read
+JOINT_SETS: dict[JointSet, tuple[str, ...]] = {"coco17": COCO17, "openpose25": OPENPOSE25}
 # The regressors that a body file may carry: rows of J_regressor_<name>.
 REGRESSOR_JOINTS = {"h36m": H36M17, "extra": LSP_EXTRA9, "coco": COCO17}
 

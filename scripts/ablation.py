@@ -25,7 +25,7 @@ from cliff_ms.weights.engine import load_network
 from cliff_ms.zoo import HELD_OUT
 
 ROOT = Path(__file__).resolve().parent.parent
-ROWS = {  # name -> model.location_input, model.full_frame_loss
+ROWS = {  # name -> model.location_input, loss.full_frame
     "HMR (no CI, no CS)": (False, False),
     "CLIFF without CI": (False, True),
     "CLIFF": (True, True),
@@ -80,14 +80,14 @@ def main() -> int:
 
 def _train(args: argparse.Namespace, focal: str, row: str, seed: int) -> Path:
     """Train one row, or go on with it; returns the final weights."""
-    location_input, full_frame_loss = ROWS[row]
-    name = f"{focal}_{int(location_input)}{int(full_frame_loss)}_{seed}"
+    location_input, full_frame = ROWS[row]
+    name = f"{focal}_{int(location_input)}{int(full_frame)}_{seed}"
     final = args.work_dir / name / "checkpoints" / "final.ckpt"
     if not final.is_file():
         resume = ["--resume"] if (args.work_dir / name / "config.yaml").is_file() else []
         settings = {
             "model.location_input": location_input,
-            "model.full_frame_loss": full_frame_loss,
+            "loss.full_frame": full_frame,
             "data.focal_length": focal,
             "data.batch_size": 256,
             "train.steps": args.steps,

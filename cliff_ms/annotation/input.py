@@ -48,7 +48,7 @@ def read_target(path: Path, image_dir: Path | None, model: ModelConfig) -> Colum
         InputError: A file that is missing, damaged or of no such kind, no keypoints, no image to take a size from, or
             a network that reads pixels and no folder of images.
     """
-    if model.encoder != "keypoints" and image_dir is None:
+    if not model.reads_keypoints and image_dir is None:
         raise InputError("These weights read pixels: name the folder of the images with --image_dir.")
     if image_dir is not None and not image_dir.is_dir():
         raise InputError(f"--image_dir: there is no folder '{image_dir}'.")
@@ -60,7 +60,7 @@ def read_target(path: Path, image_dir: Path | None, model: ModelConfig) -> Colum
         columns = _from_annotations(path)
     if "img_hw" not in columns:
         columns["img_hw"] = _image_sizes(columns["imgname"], image_dir, path)
-    if model.encoder == "keypoints" and "input_keypoints" not in columns:
+    if model.reads_keypoints and "input_keypoints" not in columns:
         columns |= {"input_keypoints": _to_coco(columns["part"]), "input_joint_set": np.array("coco17")}
     if not (columns["part"][..., 2] > 0).any():
         raise InputError(f"'{path}': nobody has a 2D keypoint; the annotator needs 'part' or 'input_keypoints'.")

@@ -61,7 +61,7 @@ class Source:
     ) -> None:
         self.path = config.annotations
         self.annotations = load_annotations(config.annotations)
-        self.reads_pixels = model.encoder != "keypoints"
+        self.reads_pixels = not model.reads_keypoints
         self._model = model
         self._image_dir = Path(config.image_dir)
         self._augmentation = augmentation

@@ -208,7 +208,7 @@ def _report(job: Job, numbers: dict, seconds: Seconds, data: EvalData, meta: Wei
             "origin of the weights": meta.origin,
             "body of the weights": meta.body,
             "body": body.name,
-            "keypoints": job.keypoints if meta.model.encoder == "keypoints" else "none, pixels",
+            "keypoints": job.keypoints if meta.model.reads_keypoints else "none, pixels",
             "engine": job.engine,
             "batch size": data.batch_size,
         },

@@ -71,7 +71,7 @@ class EvalData:
         batch_size: int,
         keypoints: str = "clean",
     ) -> None:
-        if model.encoder != "keypoints" and image_dir is None:
+        if not model.reads_keypoints and image_dir is None:
             raise InputError("These weights read pixels: name the folder of the images with --image_dir.")
         self._image_dir = image_dir
         self._source = Source(SourceConfig(str(annotations), str(image_dir or "")), model, protocol.dataset)
@@ -123,7 +123,7 @@ class EvalData:
 
     def _other_keypoints(self, path: Path, model: ModelConfig, which: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Keypoints of all rows in the model's joint set, (M, K, 3), and centre (M, 2) and size (M,) of their boxes."""
-        if model.encoder != "keypoints":
+        if not model.reads_keypoints:
             raise InputError(f"--keypoints {which} is for keypoint models; these weights read pixels.")
         joint_set = which if which in JOINT_SETS else self.annotations.input_joint_set
         key, shape = f"input_keypoints_{which}", (len(self.annotations), len(JOINT_SETS[joint_set]), 3)

@@ -142,7 +142,7 @@ class Predictor:
     def _inputs(
         self, image: np.ndarray, detections: Detections, center: np.ndarray, size: np.ndarray, rows: np.ndarray
     ) -> np.ndarray:
-        if self._config.encoder == "keypoints":
+        if self._config.reads_keypoints:
             if detections.keypoints is None:
                 raise InputError("These weights read 2D keypoints, not pixels: give them with --keypoints.")
             keypoints = convert_keypoints(detections.keypoints[rows], detections.joint_set, self._config.joint_set)

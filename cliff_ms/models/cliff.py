@@ -58,8 +58,8 @@ class CLIFF(nn.Cell):
         super().__init__()
         if encoder not in ENCODERS:
             raise ValueError(f"For 'CLIFF', 'encoder' must be one of {', '.join(ENCODERS)}, but got '{encoder}'.")
-        self.reads_keypoints = encoder == "keypoints"
         self.encoder = ENCODERS[encoder](width, joint_set, location_input)
+        self.reads_keypoints = isinstance(self.encoder, KeypointEncoder)
         # HMR's regressor is linear, which is enough for what a deep encoder has seen. Where the person is must turn the
         # whole body, and how it turns depends on the pose: keypoints need the products of the two.
         size = self.encoder.out_channels

@@ -100,7 +100,7 @@ def open_data(config: Config, body: Body, rank: int, world_size: int) -> Callabl
     """
     if not config.data.stream:
         return TrainDataset(config, rank, world_size).batch
-    if config.model.encoder != "keypoints":
+    if not config.model.reads_keypoints:
         raise InputError(f"data.stream makes keypoints, which model.encoder '{config.model.encoder}' does not read.")
     data, known = config.data, config.data.focal_length == "known"
     stream = KeypointStream(body, config.model.joint_set, data.batch_size, config.train.seed, known_focal_length=known)
@@ -299,9 +299,9 @@ class Recorder:
 def network_with_loss(cliff: CLIFF, config: Config, body: Body) -> CLIFFWithLoss:
     """A network with body and loss as the configuration says."""
     weights = dataclasses.asdict(config.loss)
+    full_frame = weights.pop("full_frame")
     smpl = build_smpl(body, config.body or str(BUNDLED_BODY), weights["vertices"] > 0)
-    model = config.model
-    return CLIFFWithLoss(cliff, smpl, weights, model.bbox_norm, model.full_frame_loss, model.crop_hw)
+    return CLIFFWithLoss(cliff, smpl, weights, config.model.bbox_norm, full_frame, config.model.crop_hw)
 
 
 @contextmanager
@@ -348,8 +348,8 @@ def _load_pretrained(cliff: CLIFF, config: Config, body: Body) -> None:
     if meta.part == "encoder":
         load_encoder(cliff, path)
         return
-    # The loss may change, and crops are made in one way only while training.
-    differing = model_differences(meta.model, config.model, ignored=("full_frame_loss", "crop_style"))
+    # Crops are made in one way only while training.
+    differing = model_differences(meta.model, config.model, ignored=("crop_style",))
     if differing:
         raise InputError(f"train.pretrained: {path} was made for another 'model': {differing}.")
     check_body(meta, body, f"train.pretrained: {path}")

@@ -57,7 +57,7 @@ def export_network(
 
 def example_inputs(config: ModelConfig, batch_size: int) -> list[np.ndarray]:
     """Inputs of the right shapes for `FullFrameCLIFF`: random crops or keypoints of a person left of the centre."""
-    shape = (len(JOINT_SETS[config.joint_set]), 3) if config.encoder == "keypoints" else (3, *config.crop_hw)
+    shape = (len(JOINT_SETS[config.joint_set]), 3) if config.reads_keypoints else (3, *config.crop_hw)
     rng = np.random.default_rng(0)
     camera_inputs = ([500.0, 400.0], 300.0, [720.0, 1280.0], 1468.6)  # center, size, img_hw, focal_length
     inputs = rng.standard_normal((batch_size, *shape), np.float32)

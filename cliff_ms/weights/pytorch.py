@@ -72,7 +72,7 @@ DIALECTS = {
         "SPIN/EFT HMR",
         "",
         "",
-        ModelConfig(crop_hw=(224, 224), full_frame_loss=False),
+        ModelConfig(crop_hw=(224, 224)),
         note="a start for a training only: its columns for bbox_info are zero",
     ),
     "imagenet": Dialect(

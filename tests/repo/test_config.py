@@ -1,9 +1,13 @@
 """Configuration: typos die at the start, with the nearest key."""
 
+from typing import get_args
+
 import pytest
 
-from cliff_ms.config import Config, ModelConfig, from_dict, load_config, to_dict
+from cliff_ms.config import Config, Encoder, ModelConfig, from_dict, load_config, to_dict
 from cliff_ms.io.errors import InputError
+from cliff_ms.keypoints import JOINT_SETS, JointSet
+from cliff_ms.models.cliff import ENCODERS
 
 
 def test_values_arrive_with_their_types():
@@ -17,6 +21,7 @@ def test_values_arrive_with_their_types():
     [
         ({"encodr": "res50"}, "c.yaml: unknown key 'model.encodr'; the nearest known key is 'encoder'"),
         ({"encoder": "vgg"}, "model.encoder must be one of res18, res50, hr48, keypoints, but got 'vgg'"),
+        ({"joint_set": 17}, "model.joint_set must be one of coco17, openpose25, but got 17"),
         ({"crop_hw": [256]}, "'model.crop_hw' must be"),
         ({"crop_hw": [16, 192]}, "at least 32 x 32 px"),
         ({"width": "wide"}, "'model.width' must be float, but got 'wide'"),
@@ -27,6 +32,11 @@ def test_values_arrive_with_their_types():
 def test_mistakes_are_named(values, message):
     with pytest.raises(InputError, match=message.replace("'", "['`]")):
         from_dict(ModelConfig, values, "c.yaml", "model")
+
+
+def test_choices_are_those_that_exist():
+    assert get_args(Encoder) == tuple(ENCODERS)
+    assert get_args(JointSet) == tuple(JOINT_SETS)
 
 
 FILE = """
@@ -57,11 +67,21 @@ def test_file_with_overrides_and_back(tmp_path):
         (["body=smpl.pkl", "body.name=a"], "an override is section.key=value"),
         (["train={seed: 1, seed: 2}"], "'seed' appears twice"),
         (["train.steps=[1"], "is not YAML"),
-        (["train.lr_drops=[122000]"], "train.lr_drops are shares of the steps"),
+        (["train.lr_drops=[122000]"], r"train.lr_drops\[0\] must be from 0 to 1, but got 122000.0"),
         (["augment.flip=50"], "augment.flip must be from 0 to 1, but got 50.0"),
         (["augment.scale=2"], "augment.scale must be from 0 to 0.9"),
-        (["data.train=[{annotations: a.npz, weight: 1.5}, {annotations: b.npz, weight: -0.5}]"], "data.weight must be"),
-        (["data.train=[{annotations: a.npz, weight: .nan}]"], "data.weight must be from 0 to 1, but got nan"),
+        (
+            ["data.train=[{annotations: a.npz, weight: 1.5}, {annotations: b.npz, weight: -0.5}]"],
+            r"data.train\[0\].weight must be",
+        ),
+        (
+            ["data.train=[{annotations: a.npz, weight: .nan}]"],
+            r"data.train\[0\].weight must be from 0 to 1, but got nan",
+        ),
+        (["data.batch_size=0"], "data.batch_size must be finite and at least 1, but got 0"),
+        (["data.workers=-1"], "data.workers must be finite and at least 0, but got -1"),
+        (["train.lr_anneal=.inf"], "train.lr_anneal must be from 0 to 1, but got inf"),
+        (["model.full_frame_loss=true"], "unknown key 'model.full_frame_loss'"),
         (["loss.vertices=-1"], "loss.vertices must be finite and at least 0"),
         (["train.seed=-1"], "train.seed must be from 0"),
         (["model.width=0"], "model.width must be finite and at least 0.01"),

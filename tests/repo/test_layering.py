@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "keypoints": set(),
     "metrics": set(),
     "zoo": {"io"},
-    "config": {"io", "keypoints"},
+    "config": {"camera", "io", "keypoints"},
     "runtime": {"io"},
     "cli": {"io", "runtime"},
     "body": {"io", "keypoints", "rotation", "zoo"},

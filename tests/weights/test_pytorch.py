@@ -191,7 +191,7 @@ def test_hmr_gets_three_zero_columns_for_the_location():
     expected.pop("regressor.fc1.weight")
     assert same_arrays(arrays, expected)
     assert np.array_equal(widened[3], [*range(2048), 0, 0, 0, *range(2048, 2205)])
-    assert meta.model == ModelConfig(encoder="res50", crop_hw=(224, 224), location_input=True, full_frame_loss=False)
+    assert meta.model == ModelConfig(encoder="res50", crop_hw=(224, 224), location_input=True)
     with pytest.raises(InputError, match=r"fc1.weight is \(1024, 2208\) float32, expected \(1024, 2205\)"):
         from_torch(state, "spin.pt")
 
