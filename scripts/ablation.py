@@ -21,6 +21,7 @@ from matplotlib.ticker import PercentFormatter
 from cliff_ms import cli, runtime
 from cliff_ms.evaluation.protocols import find_protocol, load_bodies
 from cliff_ms.io.files import atomic_path, claim_folder, prepare_output_dir
+from cliff_ms.weights.checkpoint import load_weights
 from cliff_ms.weights.engine import load_network
 from cliff_ms.zoo import HELD_OUT
 
@@ -106,16 +107,17 @@ def _train(args: argparse.Namespace, focal: str, row: str, seed: int) -> Path:
     return final
 
 
-def _score(weights: Path, focal: str) -> "Scores":  # noqa: F821  imports MindSpore, after the device is chosen
+def _score(ckpt: Path, focal: str) -> "Scores":  # noqa: F821  imports MindSpore, after the device is chosen
     """Errors of each held-out person."""
     from cliff_ms.evaluation.scoring import EvalData, Evaluator
 
     protocol = find_protocol("synthetic", None)
-    network, meta, batch_size = load_network(weights, "mindspore", 32)
+    weights = load_weights(ckpt)
+    network, batch_size = load_network(weights, "mindspore", 32)
     with tempfile.TemporaryDirectory() as folder, np.load(HELD_OUT / "annotations.npz") as people:
         annotations = Path(folder) / "people.npz"
         np.savez(annotations, **{key: people[key] for key in people.files if focal == "known" or key != "focal_l"})
-        data = EvalData(protocol, annotations, None, meta.model, batch_size)
+        data = EvalData(protocol, annotations, None, weights.meaning.model, batch_size)
         return Evaluator(protocol, load_bodies(protocol, data.gender, None, None))(network, data)
 
 

@@ -30,6 +30,7 @@ from cliff_ms.keypoints import LANDMARKS, SPIN24, index_map
 from cliff_ms.rotation import rotmat_to_axis_angle
 from cliff_ms.synthetic.observation import Observer
 from cliff_ms.synthetic.world import World
+from cliff_ms.weights.checkpoint import load_weights, side_car
 from cliff_ms.zoo import BUNDLED_BODY
 
 if TYPE_CHECKING:
@@ -136,7 +137,7 @@ def annotations(folder: Path, body: Body, steps: int, eft_people: int) -> list[d
         kind = "with_location" if setting.model.location_input else "without_location"
         ckpt = pretrained(folder / kind, folder / "pretrain.npz", body, setting.model, steps)
         output = folder / f"annotated{name.replace(', ', '_').replace(' ', '_')}.npz"
-        job = Job(setting, ckpt, folder / "target.npz", None, output)
+        job = Job(setting, load_weights(ckpt), folder / "target.npz", None, output)
         check_job(job, body)
         if annotate(job, body):
             sys.exit(130)
@@ -155,7 +156,6 @@ def annotations(folder: Path, body: Body, steps: int, eft_people: int) -> list[d
 def pretrained(output_dir: Path, people: Path, body: Body, model: ModelConfig, steps: int) -> Path:
     """Train with full supervision, or go on, or take what was trained; the weights."""
     from cliff_ms.training.trainer import train
-    from cliff_ms.weights.checkpoint import side_car
 
     settings = TrainConfig(steps, 5e-4, (0.7, 0.92), clip_norm=1.0, ema=0.99, val_every=0, save_every=500, keep=1)
     config = Config(model, DataConfig(train=(SourceConfig(str(people)),), batch_size=256), loss=LOSS, train=settings)
@@ -264,7 +264,7 @@ def retrained(folder: Path, body: Body, steps: int) -> list[dict]:
             with atomic_path(file) as temporary:
                 np.savez(temporary, **{**columns, "part": target["part"]})
         ckpt = pretrained(folder / f"fresh_{name}", file, body, MODEL, steps)
-        job = Job(find_protocol("synthetic", None), ckpt, HELD_OUT / "annotations.npz", keypoints="noisy")
+        job = Job(find_protocol("synthetic", None), load_weights(ckpt), HELD_OUT / "annotations.npz", keypoints="noisy")
         result, _ = evaluate(job)
         scores = {key: result[key] for key in ("mpjpe_mm", "pa_mpjpe_mm", "pve_mm", "global_rotation_deg")}
         rows.append({"labels": name, **scores})

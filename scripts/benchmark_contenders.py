@@ -73,11 +73,13 @@ def torch_encoder(folder: Path, encoder: str, batch: int) -> Call:
 
 def onnxruntime_cliff(folder: Path, encoder: str, batch: int) -> Call:
     """The exported network, as `demo.py --engine onnxruntime` runs it: rotations, betas, crop camera."""
+    from cliff_ms.weights.checkpoint import load_weights
     from cliff_ms.weights.export import example_inputs
     from cliff_ms.weights.networks import onnx_network
 
-    run, meta, _ = onnx_network(folder / f"{encoder}_{batch}.onnx")
-    inputs = [_images(batch), *example_inputs(meta.model, batch)[1:]]
+    weights = load_weights(folder / f"{encoder}_{batch}.onnx")
+    run, _ = onnx_network(weights.path)
+    inputs = [_images(batch), *example_inputs(weights.meaning.model, batch)[1:]]
     return lambda: list(run(*inputs)[:3])
 
 

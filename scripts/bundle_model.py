@@ -14,8 +14,7 @@ from pathlib import Path
 from cliff_ms import cli, runtime
 from cliff_ms.config import load_config
 from cliff_ms.evaluation.protocols import find_protocol
-from cliff_ms.io.files import read_json
-from cliff_ms.weights.checkpoint import load_side_car, load_weights, save_weights, side_car
+from cliff_ms.weights.checkpoint import load_weights, save_weights
 from cliff_ms.zoo import BUNDLED_MODEL, HELD_OUT
 
 _KEYPOINTS = {"clean": "heldout", "openpose25": "heldout_openpose25", "noisy": "heldout_noisy", "half": "heldout_half"}
@@ -36,24 +35,25 @@ def main() -> int:
     from cliff_ms.evaluation.evaluate import Job, evaluate
 
     config = load_config(args.run_dir / "config.yaml")
-    arrays, meta = load_weights(args.run_dir / "checkpoints" / "final.ckpt")
+    final = load_weights(args.run_dir / "checkpoints" / "final.ckpt")
     samples = config.train.steps * config.data.batch_size * config.train.accumulate
     first = config.train.pretrained
     origin = (
-        f"{load_side_car(Path(first)).origin + ' Then' if first else 'Trained'} by train.py --config "
+        f"{load_weights(first).meaning.origin + ' Then' if first else 'Trained'} by train.py --config "
         f"configs/cliff_keypoints.yaml on {samples / 1e6:.1f} million synthetic samples, seed {config.train.seed}."
     )
-    save_weights(BUNDLED_MODEL, arrays, dataclasses.replace(meta, origin=origin, metrics={}))
+    save_weights(BUNDLED_MODEL, final.arrays, dataclasses.replace(final.meaning, origin=origin, metrics={}))
+    bundled = load_weights(BUNDLED_MODEL)
     rows, metrics = [], {}
     for keypoints, name in _KEYPOINTS.items():
-        job = Job(find_protocol("synthetic", None), BUNDLED_MODEL, HELD_OUT / "annotations.npz", keypoints=keypoints)
+        job = Job(find_protocol("synthetic", None), bundled, HELD_OUT / "annotations.npz", keypoints=keypoints)
         result, _ = evaluate(job)
         metrics[name] = {key: round(result[key], 2) for key in _METRICS}
         rows.append({"keypoints": keypoints, **metrics[name]})
     rows.append({"keypoints": "constant mean pose", **{key: result["mean_pose"][key] for key in _METRICS}})
-    save_weights(BUNDLED_MODEL, arrays, dataclasses.replace(load_side_car(BUNDLED_MODEL), metrics=metrics))
+    save_weights(BUNDLED_MODEL, final.arrays, dataclasses.replace(bundled.meaning, metrics=metrics))
     print(cli.table(rows))
-    print("sha256:", read_json(side_car(BUNDLED_MODEL), "Side-car")["sha256"])
+    print("sha256:", bundled.sha256)
     return 0
 
 

@@ -15,7 +15,6 @@ people.
 """
 
 import hashlib
-import json
 import logging
 import math
 import time
@@ -38,7 +37,7 @@ from cliff_ms.io.files import atomic_path, check_not_overwritten, claim_folder, 
 from cliff_ms.keypoints import SPIN24, SPIN24_OF_LANDMARKS
 from cliff_ms.rotation import rotmat_to_axis_angle
 from cliff_ms.training.trainer import train
-from cliff_ms.weights.checkpoint import check_body, check_model, load_side_car, side_car
+from cliff_ms.weights.checkpoint import Weights, check_body, check_model, load_weights, side_car
 from cliff_ms.weights.networks import Network, load_model, mindspore_network
 from cliff_ms.zoo import BUNDLED_BODY
 
@@ -90,14 +89,14 @@ class Job:
 
     Attributes:
         config: How.
-        ckpt: The pretrained weights of (a).
+        weights: The pretrained ones of (a).
         annotations: See `annotator_input.read_target`.
         image_dir: The same.
         output: OUT.npz.
     """
 
     config: AnnotatorConfig
-    ckpt: Path
+    weights: Weights
     annotations: Path
     image_dir: Path | None
     output: Path
@@ -133,9 +132,8 @@ def check_job(job: Job, body: Body) -> Columns:
     if job.output.suffix != ".npz":
         raise InputError(f"--output '{job.output}' must end in .npz.")
     check_not_overwritten(job.output, {"--annotations": job.annotations})
-    meta = load_side_car(job.ckpt)
-    check_model(job.config, meta, str(job.ckpt))
-    check_body(meta, body, str(job.ckpt))
+    check_model(job.config, job.weights.meaning, str(job.weights.path))
+    check_body(job.weights.meaning, body, str(job.weights.path))
     target = read_target(job.annotations, job.image_dir, job.config.model)
     if job.config.data.focal_length == "estimated":
         target.pop("focal_l", None)
@@ -160,7 +158,7 @@ def annotate(job: Job, body: Body) -> int:
     count, start = len(target["imgname"]), time.perf_counter()
     prior = job.work / "prior.npz"
     if not prior.is_file():
-        predicted = predict(job, body, job.ckpt, job.work / "target.npz")
+        predicted = predict(job, body, job.weights, job.work / "target.npz")
         part = target["part"].copy()
         part[..., 2] *= joint_weights(job.config)
         _save(prior, {**target, **predicted, "part": part})
@@ -172,7 +170,7 @@ def annotate(job: Job, body: Body) -> int:
         if code:
             return code
     start = _report("(c) finetuned on", count, start)
-    predicted = predict(job, body, final, job.work / "target.npz")
+    predicted = predict(job, body, load_weights(final), job.work / "target.npz")
     errors = {}
     weights, size = joint_weights(job.config), 200 * target["scale"]
     for when, points in (("before", np.load(prior)["points2d"]), ("after", predicted.pop("points2d"))):
@@ -204,18 +202,18 @@ def training_config(job: Job, count: int) -> Config:
         replace(config.data, train=(source,), batch_size=batch_size),
         config.augment,
         config.loss,
-        replace(config.train, steps=steps, pretrained=str(job.ckpt.resolve())),
+        replace(config.train, steps=steps, pretrained=str(job.weights.path.resolve())),
         config.body,
     )
 
 
-def predict(job: Job, body: Body, ckpt: Path, rows: Path) -> Columns:
+def predict(job: Job, body: Body, weights: Weights, rows: Path) -> Columns:
     """Steps (b) and (d): what weights say of all rows of a file.
 
     Args:
         job: What to annotate.
         body: The body model.
-        ckpt: The weights.
+        weights: The weights.
         rows: Standard npz.
 
     Returns:
@@ -224,13 +222,14 @@ def predict(job: Job, body: Body, ckpt: Path, rows: Path) -> Columns:
     Raises:
         InputError: A bad image; nothing finite at all.
     """
-    cliff, meta = load_model(ckpt)
-    config = job.config.data
-    data = EvalDataset(SourceConfig(str(rows), str(job.image_dir or "")), meta.model, config.batch_size)
+    model, config = weights.meaning.model, job.config.data
+    data = EvalDataset(SourceConfig(str(rows), str(job.image_dir or "")), model, config.batch_size)
     smpl = build_smpl(body, job.config.body or str(BUNDLED_BODY))
-    found = run_network(mindspore_network(cliff, meta.model), smpl, data, config.workers)
+    found = run_network(mindspore_network(load_model(weights), model), smpl, data, config.workers)
     if not found["has_smpl"].any():
-        raise InputError(f"{ckpt} gives no finite numbers for anybody: bad weights, or a finetuning that diverged.")
+        raise InputError(
+            f"{weights.path} gives no finite numbers for anybody: bad weights, or a finetuning that diverged."
+        )
     return found
 
 
@@ -306,7 +305,7 @@ def _open_work(job: Job, target: Columns) -> None:
     settings = {
         "annotations": digest.hexdigest(),
         "image_dir": str(job.image_dir.resolve() if job.image_dir else ""),
-        "weights": json.loads(side_car(job.ckpt).read_text(encoding="utf-8"))["sha256"],
+        "weights": job.weights.sha256,
     }
     config = to_dict(job.config)
     settings["body"] = config.pop("body")

@@ -10,6 +10,7 @@ import numpy as np
 
 from cliff_ms import cli, runtime
 from cliff_ms.body.files import load_body
+from cliff_ms.weights.checkpoint import load_weights
 
 
 def parse_args() -> argparse.Namespace:
@@ -38,7 +39,9 @@ def main() -> int:
     from cliff_ms.annotation.annotator import Job, annotate, check_job, load_annotator_config
     from cliff_ms.annotation.report import summarise, write_contact_sheet
 
-    job = Job(load_annotator_config(args.config), args.ckpt, args.annotations, args.image_dir, args.output)
+    job = Job(
+        load_annotator_config(args.config), load_weights(args.ckpt), args.annotations, args.image_dir, args.output
+    )
     body = load_body(job.config.body or None)
     target = check_job(job, body)
     print(f"{len(target['imgname'])} people in {len(np.unique(target['imgname']))} images, on {device}")

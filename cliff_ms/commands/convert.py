@@ -45,7 +45,8 @@ def main() -> None:
         save_weights(args.target, arrays, meta)
         written = f"{args.target} and {side_car(args.target).name}"
     else:
-        arrays, meta = load_weights(args.source)
+        weights = load_weights(args.source)
+        arrays, meta = weights.arrays, weights.meaning
         torch_weights.save_torch(args.target, torch_weights.to_torch(arrays, meta, args.dialect))
         written = str(args.target)
     print(f"read {args.source}: {meta.origin}; {meta.part} with encoder {meta.model.encoder}, {len(arrays)} arrays")

@@ -8,7 +8,7 @@ from cliff_ms.config import load_config
 from cliff_ms.evaluation.protocols import KEYPOINTS, PROTOCOLS, find_protocol
 from cliff_ms.io.errors import InputError
 from cliff_ms.io.files import prepare_output_dir
-from cliff_ms.weights.checkpoint import check_model, load_side_car
+from cliff_ms.weights.checkpoint import check_model, load_weights
 from cliff_ms.zoo import HELD_OUT, bundled_model
 
 
@@ -53,17 +53,16 @@ def main() -> int:
         raise InputError(f"--output {output} must end in .json; the tables go into a .md beside it.")
     for file in filter(None, (output, args.agora_zip)):
         prepare_output_dir(file.parent)
-    ckpt = args.ckpt or bundled_model()
-    meta = load_side_car(ckpt)
+    weights = load_weights(args.ckpt or bundled_model())
     if args.config:
-        check_model(load_config(args.config), meta, str(ckpt))
+        check_model(load_config(args.config), weights.meaning, str(weights.path))
     device = runtime.setup_device(args.device_target)
     from cliff_ms.evaluation.evaluate import Job, evaluate, tables, write_report
 
-    print(f"{args.dataset}, protocol '{protocol.name}' ({protocol.source})\nweights: {meta.origin}")
+    print(f"{args.dataset}, protocol '{protocol.name}' ({protocol.source})\nweights: {weights.meaning.origin}")
     print(f"engine: {args.engine}; device of MindSpore: {device}")
     same = "body body_dir keypoints engine batch_size agora_root agora_zip".split()
-    job = Job(protocol, ckpt, annotations, image_dir, **{name: getattr(args, name) for name in same})
+    job = Job(protocol, weights, annotations, image_dir, **{name: getattr(args, name) for name in same})
     result, picture = evaluate(job, args.visualize)
     for title, rows in tables(result).items():
         print(f"\n{title}\n{cli.table(rows)}")

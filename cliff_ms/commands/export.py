@@ -39,11 +39,12 @@ def main() -> None:
         raise InputError("--body goes with --with_smpl.")
     body = load_body(args.body) if args.with_smpl else None
     runtime.setup_device(args.device_target)
+    from cliff_ms.weights.checkpoint import load_weights
     from cliff_ms.weights.export import export_network
     from cliff_ms.weights.networks import load_model
 
-    cliff, meta = load_model(args.ckpt)
-    difference = export_network(cliff, meta, args.target, args.format, args.batch_size, body)
+    weights = load_weights(args.ckpt)
+    difference = export_network(load_model(weights), weights.meaning, args.target, args.format, args.batch_size, body)
     checked = "not checked: it runs only there" if args.format == "air" else f"at most {difference:g} from MindSpore's"
     print(f"wrote {args.target} ({args.target.stat().st_size / 1e6:.1f} MB) and its side-car; its output is {checked}")
     if body is not None:

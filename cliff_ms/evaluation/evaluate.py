@@ -15,7 +15,7 @@ from cliff_ms.evaluation.worst_cases import draw_worst
 from cliff_ms.io.errors import InputError
 from cliff_ms.io.files import atomic_path
 from cliff_ms.io.images import write_image
-from cliff_ms.weights.checkpoint import WeightsMeta
+from cliff_ms.weights.checkpoint import Weights, WeightsMeta
 from cliff_ms.weights.engine import load_network
 
 DISTANCE_BINS = 4
@@ -51,7 +51,7 @@ class Job:
 
     Attributes:
         protocol: How to score.
-        ckpt: Weights with their side-car, or an exported .onnx.
+        weights: See `engine.load_network`.
         annotations: The standard npz.
         image_dir: Folder that its image names are relative to; None for a keypoint model without pictures.
         body: See `protocols.load_bodies`.
@@ -64,7 +64,7 @@ class Job:
     """
 
     protocol: Protocol
-    ckpt: Path
+    weights: Weights
     annotations: Path
     image_dir: Path | None = None
     body: Path | None = None
@@ -94,7 +94,8 @@ def evaluate(job: Job, worst: int = 0) -> tuple[dict, np.ndarray | None]:
         raise InputError("--visualize is not for agora, whose people are matched before they are scored: leave it out.")
     if worst and job.image_dir is None:
         raise InputError("The worst people are drawn over their pictures: name the folder with --image_dir.")
-    network, meta, batch_size = load_network(job.ckpt, job.engine, job.batch_size)
+    meta = job.weights.meaning
+    network, batch_size = load_network(job.weights, job.engine, job.batch_size)
     data = EvalData(job.protocol, job.annotations, job.image_dir, meta.model, batch_size, job.keypoints)
     bodies = load_bodies(job.protocol, data.gender, job.body, job.body_dir)
     body = bodies["n"]
@@ -204,7 +205,7 @@ def _report(job: Job, numbers: dict, seconds: Seconds, data: EvalData, meta: Wei
             "vertices predicted on": job.protocol.pve or "not scored",
             "focal lengths": _focal_lengths(job.protocol, data),
             "annotations": str(job.annotations),
-            "weights": str(job.ckpt),
+            "weights": str(job.weights.path),
             "origin of the weights": meta.origin,
             "body of the weights": meta.body,
             "body": body.name,

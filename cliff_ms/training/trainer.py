@@ -343,14 +343,13 @@ def _loop(trainer: Trainer, recorder: Recorder | None, batches: Iterator[Batch],
 
 
 def _load_pretrained(cliff: CLIFF, config: Config, body: Body) -> None:
-    path = Path(config.train.pretrained)
-    arrays, meta = load_weights(path)
-    if meta.part == "encoder":
-        load_encoder(cliff, path)
+    weights = load_weights(config.train.pretrained)
+    if weights.meaning.part == "encoder":
+        load_encoder(cliff, weights)
         return
     # Crops are made in one way only while training.
-    differing = model_differences(meta.model, config.model, ignored=("crop_style",))
+    differing = model_differences(weights.meaning.model, config.model, ignored=("crop_style",))
     if differing:
-        raise InputError(f"train.pretrained: {path} was made for another 'model': {differing}.")
-    check_body(meta, body, f"train.pretrained: {path}")
-    load_into(cliff, arrays, str(path))
+        raise InputError(f"train.pretrained: {weights.path} was made for another 'model': {differing}.")
+    check_body(weights.meaning, body, f"train.pretrained: {weights.path}")
+    load_into(cliff, weights.arrays, str(weights.path))

@@ -6,6 +6,7 @@ neither is read without the other. Formats go by suffix: `.ckpt` is MindSpore's 
 
 import contextlib
 import dataclasses
+import functools
 import json
 import os
 import typing
@@ -27,7 +28,8 @@ if typing.TYPE_CHECKING:
 
 WEIGHT_SUFFIXES = (".ckpt", ".safetensors")
 TORCH_SUFFIXES = (".pt", ".pth")
-PARTS = ("model", "encoder")
+EXPORTED_SUFFIXES = (".mindir", ".onnx", ".air")
+Part = typing.Literal["model", "encoder"]
 ENCODER_PREFIX = "encoder."
 ROT6D_LAYOUT = "3x2"  # each 6-vector is a row-major 3x2 matrix, its columns a1 and a2
 _FORMAT = 1
@@ -53,9 +55,34 @@ class WeightsMeta:
     origin: str
     body: str = "smpl"
     rot6d_layout: str = ROT6D_LAYOUT
-    part: str = "model"
+    part: Part = "model"
     metrics: dict = dataclasses.field(default_factory=dict)
     num_batches_tracked: dict = dataclasses.field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A weights file that is the one its side-car was written for.
+
+    Attributes:
+        path: The file.
+        meaning: What its numbers mean.
+        sha256: Of the file, in hexadecimal.
+    """
+
+    path: Path
+    meaning: WeightsMeta
+    sha256: str
+
+    @functools.cached_property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Parameter name -> array, read when first asked for.
+
+        Raises:
+            InputError: If the file is an exported network, or no file of its kind.
+        """
+        _check_suffix(self.path, WEIGHT_SUFFIXES)
+        return _read_arrays(self.path)
 
 
 def meta_from_dict(values: object, where: str) -> WeightsMeta:
@@ -74,11 +101,12 @@ def meta_from_dict(values: object, where: str) -> WeightsMeta:
     for key in ("model", "origin"):
         if not isinstance(values, dict) or key not in values:
             raise InputError(f"{where} does not describe weights: it has no key '{key}'.")
+    if isinstance(values["model"], dict):
+        # Written until November 2026: how the weights were trained, which they do not depend on.
+        values = values | {"model": {k: v for k, v in values["model"].items() if k != "full_frame_loss"}}
     meta = from_dict(WeightsMeta, values, where)
     if meta.rot6d_layout != ROT6D_LAYOUT:
         raise InputError(f"{where}: 'rot6d_layout' must be '{ROT6D_LAYOUT}', but got '{meta.rot6d_layout}'.")
-    if meta.part not in PARTS:
-        raise InputError(f"{where}: 'part' must be one of {', '.join(PARTS)}, but got '{meta.part}'.")
     return meta
 
 
@@ -128,18 +156,17 @@ def file_with_side_car(path: Path, meta: WeightsMeta, suffixes: tuple[str, ...])
         new_side_car.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 
-def load_weights(path: str | Path) -> tuple[dict[str, np.ndarray], WeightsMeta]:
-    """Read a weights file and its side-car.
+def load_weights(path: str | Path) -> Weights:
+    """Open a file of weights: read its side-car, and check that it was written for this very file.
 
     Args:
-        path: A `.ckpt` or `.safetensors` file that `save_weights` wrote.
+        path: A `.ckpt` or `.safetensors` file that `save_weights` wrote, or a network exported with its weights.
 
     Returns:
-        Parameter name -> array, and what they mean.
+        The weights.
 
     Raises:
-        InputError: Missing or unreadable file, missing or foreign side-car, or a file that is not the one that the
-            side-car was written for.
+        InputError: Missing or unreadable file, missing or foreign side-car, or another sha256.
     """
     path = Path(path)
     if path.suffix in TORCH_SUFFIXES:
@@ -147,23 +174,8 @@ def load_weights(path: str | Path) -> tuple[dict[str, np.ndarray], WeightsMeta]:
             f"{path} is a PyTorch file: convert it first with "
             f"python convert.py --to mindspore {path} {path.with_suffix('.ckpt')}"
         )
-    _check_suffix(path, WEIGHT_SUFFIXES)
-    meta = load_side_car(path)
-    return _read_arrays(path), meta
-
-
-def load_side_car(path: Path) -> WeightsMeta:
-    """Read the json that belongs to a file, and check that it was written for this very file.
-
-    Args:
-        path: Weights, or a network exported with them.
-
-    Returns:
-        What its weights mean.
-
-    Raises:
-        InputError: Missing or unreadable file, missing or foreign side-car, or another sha256.
-    """
+    if path.suffix not in EXPORTED_SUFFIXES:
+        _check_suffix(path, WEIGHT_SUFFIXES)
     if not path.is_file():
         raise InputError(f"There is no file {path}.")
     described = side_car(path)
@@ -188,7 +200,7 @@ def load_side_car(path: Path) -> WeightsMeta:
             f"{path} is not the file that {described.name} was written for (its sha256 differs): it is truncated or "
             "altered, or its saving was interrupted; copy both files again, or convert or save again."
         )
-    return meta
+    return Weights(path, meta, found)
 
 
 def load_into(net: "nn.Cell", arrays: Mapping[str, np.ndarray], where: str) -> None:
@@ -205,22 +217,17 @@ def load_into(net: "nn.Cell", arrays: Mapping[str, np.ndarray], where: str) -> N
     _assign(dict(net.parameters_and_names()), arrays, where)
 
 
-def load_encoder(net: "nn.Cell", path: str | Path) -> WeightsMeta:
+def load_encoder(net: "nn.Cell", weights: Weights) -> None:
     """Assign the encoder of a weights file to a network and leave the rest of the network as it is.
 
     Args:
         net: The network; unchanged when an error is raised.
-        path: Weights file of an encoder or of a whole model.
-
-    Returns:
-        What the file's weights mean.
+        weights: Those of an encoder or of a whole model.
 
     Raises:
-        InputError: As `load_weights`; or the encoder differs in a name or shape.
+        InputError: The encoder differs in a name or shape.
     """
-    arrays, meta = load_weights(path)
-    _assign(encoder_entries(dict(net.parameters_and_names())), encoder_entries(arrays), str(path))
-    return meta
+    _assign(encoder_entries(dict(net.parameters_and_names())), encoder_entries(weights.arrays), str(weights.path))
 
 
 def parameter_arrays(net: "nn.Cell") -> dict[str, np.ndarray]:

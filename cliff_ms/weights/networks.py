@@ -11,7 +11,7 @@ from mindspore import Tensor
 from cliff_ms.config import ModelConfig
 from cliff_ms.io.errors import InputError
 from cliff_ms.models.cliff import CLIFF, FullFrameCLIFF, build_model
-from cliff_ms.weights.checkpoint import WeightsMeta, load_into, load_side_car, load_weights
+from cliff_ms.weights.checkpoint import Weights, load_into
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -20,27 +20,26 @@ if TYPE_CHECKING:
 Network = Callable[..., tuple[np.ndarray, ...]]
 
 
-def load_model(path: str | Path) -> tuple[CLIFF, WeightsMeta]:
-    """Build the network that a weights file's side-car describes, and load it.
+def load_model(weights: Weights) -> CLIFF:
+    """The network that weights are of, with these weights.
 
     Args:
-        path: Weights file of a whole model.
+        weights: Those of a whole model.
 
     Returns:
-        The network with its weights, and what they mean.
+        The network.
 
     Raises:
-        InputError: As `load_weights`; or a file that holds an encoder only, or does not fit the network.
+        InputError: They are of an encoder only, or do not fit the network.
     """
-    arrays, meta = load_weights(path)
-    if meta.part != "model":
+    if weights.meaning.part != "model":
         raise InputError(
-            f"{path} holds only an encoder ({meta.origin}): a training can start from it, but it predicts no body; "
-            "give the weights of a whole model."
+            f"{weights.path} holds only an encoder ({weights.meaning.origin}): a training can start from it, but it "
+            "predicts no body; give the weights of a whole model."
         )
-    net = build_model(meta.model)
-    load_into(net, arrays, str(path))
-    return net, meta
+    net = build_model(weights.meaning.model)
+    load_into(net, weights.arrays, str(weights.path))
+    return net
 
 
 def mindspore_network(cliff: CLIFF, config: ModelConfig) -> Network:
@@ -54,26 +53,25 @@ def mindspore_network(cliff: CLIFF, config: ModelConfig) -> Network:
     return run
 
 
-def onnx_network(path: Path) -> tuple[Network, WeightsMeta, int]:
+def onnx_network(path: Path) -> tuple[Network, int]:
     """A network run by ONNX Runtime on the CPU.
 
     Args:
-        path: An .onnx file that `export_network` wrote, with its side-car.
+        path: An .onnx file that `export_network` wrote.
 
     Returns:
-        The network, what its weights mean, and the batch size it was exported for.
+        The network, and the batch size it was exported for.
 
     Raises:
-        InputError: If ONNX Runtime is not installed, or the file is missing, truncated or foreign.
+        InputError: If ONNX Runtime is not installed, or the file is truncated or foreign.
     """
-    meta = load_side_car(path)
     session = onnx_session(path)
     names = [i.name for i in session.get_inputs()]
 
     def run(*arrays: np.ndarray) -> tuple[np.ndarray, ...]:
         return tuple(session.run(None, dict(zip(names, arrays, strict=True)))[:4])
 
-    return run, meta, session.get_inputs()[0].shape[0]
+    return run, session.get_inputs()[0].shape[0]
 
 
 def onnx_session(path: Path) -> "onnxruntime.InferenceSession":

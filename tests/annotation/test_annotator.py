@@ -22,7 +22,7 @@ from cliff_ms.data.detections import box_around
 from cliff_ms.io.errors import InputError
 from cliff_ms.io.images import write_image
 from cliff_ms.keypoints import COCO17, OPENPOSE25, SPIN24
-from cliff_ms.weights.checkpoint import WeightsMeta, parameter_arrays, save_weights
+from cliff_ms.weights.checkpoint import WeightsMeta, load_weights, parameter_arrays, save_weights
 from tests.toys.training import body_arrays
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -236,7 +236,7 @@ def test_bad_input(files, tmp_path):
     refused("does not say how large the images are", img_hw=None)
     refused("'annot_id' must have shape", annot_id=np.arange(3))
     config = load_annotator_config(files / "config.yaml")
-    job = Job(config, files / "start.safetensors", files / "people.npz", None, tmp_path / "out.npz")
+    job = Job(config, load_weights(files / "start.safetensors"), files / "people.npz", None, tmp_path / "out.npz")
     with pytest.raises(InputError, match="must end in .npz"):
         check_job(dataclasses.replace(job, output=tmp_path / "out.json"), load_body())
     with pytest.raises(InputError, match="given with --annotations and would be overwritten"):

@@ -21,8 +21,7 @@ from cliff_ms.evaluation.scoring import EvalData, Evaluator, Scores, Seconds
 from cliff_ms.io.errors import InputError
 from cliff_ms.keypoints import H36M17, LSP14, SPIN24
 from cliff_ms.models.cliff import build_model
-from cliff_ms.weights.checkpoint import WeightsMeta, parameter_arrays, save_weights
-from cliff_ms.weights.engine import check_model
+from cliff_ms.weights.checkpoint import WeightsMeta, check_model, parameter_arrays, save_weights
 from tests.toys.body import reference_smpl, toy_arrays, toy_body
 
 ROOT = Path(__file__).resolve().parents[2]

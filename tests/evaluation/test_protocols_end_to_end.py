@@ -20,7 +20,7 @@ from cliff_ms.data.crop import IMAGENET_MEAN, IMAGENET_STD
 from cliff_ms.evaluation import evaluate
 from cliff_ms.io.errors import InputError
 from cliff_ms.keypoints import COCO17, LSP_EXTRA9
-from cliff_ms.weights.checkpoint import WeightsMeta
+from cliff_ms.weights.checkpoint import Weights, WeightsMeta
 from tests.toys import agora as raw_agora
 from tests.toys import datasets as raw
 from tests.toys.body import reference_smpl, toy_arrays
@@ -96,8 +96,8 @@ def evaluated(monkeypatch, network, dataset, annotations, *arguments):
     command = ["eval.py", "--dataset", dataset, "--annotations", annotations, "--output", output, "--ckpt", "w.ckpt"]
     command += ["--batch_size", "3", "--device_target", "CPU", *arguments]
     monkeypatch.setattr(sys, "argv", [str(word) for word in command])
-    monkeypatch.setattr(verb, "load_side_car", lambda _: META)
-    monkeypatch.setattr(evaluate, "load_network", lambda _, engine, batch_size: (network, META, batch_size))
+    monkeypatch.setattr(verb, "load_weights", lambda path: Weights(path, META, sha256=""))
+    monkeypatch.setattr(evaluate, "load_network", lambda _, engine, batch_size: (network, batch_size))
     assert verb.main() == 0
     assert output.with_suffix(".md").stat().st_size
     return json.loads(output.read_text())

@@ -18,7 +18,7 @@ from cliff_ms.io.errors import InputError
 from cliff_ms.models.cliff import build_model
 from cliff_ms.training.log import EventFile, TrainLog
 from cliff_ms.training.state import Progress, check_folder, load_state, save_state
-from cliff_ms.weights.checkpoint import WeightsMeta, encoder_entries, parameter_arrays, save_weights
+from cliff_ms.weights.checkpoint import WeightsMeta, encoder_entries, load_weights, parameter_arrays, save_weights
 from cliff_ms.weights.networks import load_model
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -71,11 +71,11 @@ def test_what_a_training_writes(finished):
     states = sorted(p.name for p in (output_dir / "checkpoints").glob("state_*.json"))
     assert states == ["state_00000006.json", "state_00000008.json"]
     assert len(list((output_dir / "pictures").glob("*.jpg"))) == 2
-    cliff, meta = load_model(output_dir / "checkpoints" / "best.ckpt")
+    meta = load_weights(output_dir / "checkpoints" / "best.ckpt").meaning
     assert meta.model == load_config(CONFIG).model and meta.body == "neutral"
     best = min(line["mpjpe_mm"] for line in lines(output_dir, "validation"))
     assert meta.metrics["mpjpe_mm"] == best
-    load_model(output_dir / "checkpoints" / "final.ckpt")
+    load_model(load_weights(output_dir / "checkpoints" / "final.ckpt"))
     assert "final.ckpt" in done.stdout
 
 
@@ -235,7 +235,7 @@ def test_learning_rate(drops, anneal, expected):
     np.testing.assert_allclose([learning_rate(config, step) for step in range(1, 11)], expected)
 
 
-def test_training_starts_from_weights(graph_mode, tmp_path):
+def test_training_starts_from_weights(graph_mode, tmp_path, file_reads):
     from cliff_ms.training.trainer import Trainer
 
     def trainer(*settings):
@@ -257,7 +257,9 @@ def test_training_starts_from_weights(graph_mode, tmp_path):
         trainer()
 
     save_weights(tmp_path / "start.safetensors", encoder_entries(arrays), WeightsMeta(model, "test", part="encoder"))
+    file_reads.clear()
     weights = trainer("model.bbox_norm=released").weights()
+    assert file_reads == {kind: [tmp_path / "start.safetensors"] for kind in ("hash", "arrays")}
     taken = {name for name in arrays if np.array_equal(weights[name], arrays[name])}
     assert taken == encoder_entries(arrays).keys()
 

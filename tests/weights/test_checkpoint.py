@@ -74,9 +74,9 @@ def test_arrays_survive_bit_by_bit(tmp_path_factory, arrays):
     folder = tmp_path_factory.mktemp("weights")
     for suffix in SUFFIXES:
         save_weights(folder / f"w{suffix}", arrays, META)
-        loaded, meta = load_weights(folder / f"w{suffix}")
-        assert same(loaded, arrays)
-        assert meta == META
+        weights = load_weights(folder / f"w{suffix}")
+        assert same(weights.arrays, arrays)
+        assert weights.meaning == META
 
 
 def test_only_the_pair_is_left_and_anyone_may_read_it(path):
@@ -88,7 +88,7 @@ def test_only_the_pair_is_left_and_anyone_may_read_it(path):
     assert written["format"] == 1
     assert written["model"]["encoder"] == "res18"
     assert written["rot6d_layout"] == "3x2"
-    assert same(load_weights(path)[0], random_arrays(Net(), 1))
+    assert same(load_weights(path).arrays, random_arrays(Net(), 1))
 
 
 @pytest.mark.parametrize("renames_before_the_kill", [0, 1])
@@ -108,9 +108,9 @@ def test_killed_while_replacing(path, monkeypatch, renames_before_the_kill):
         save_weights(path, random_arrays(Net(), 1), dataclasses.replace(META, origin="another"))
     assert done == [path][:renames_before_the_kill]
     if renames_before_the_kill == 0:
-        arrays, meta = load_weights(path)
-        assert same(arrays, before)
-        assert meta == META
+        weights = load_weights(path)
+        assert same(weights.arrays, before)
+        assert weights.meaning == META
     else:
         with pytest.raises(InputError, match="sha256 differs"):
             load_weights(path)
@@ -129,10 +129,10 @@ def test_altered_weights_are_refused(path, damage):
     [
         ({"format": 2}, "not a side-car of format 1"),
         ({"rot6d_layout": "2x3"}, "'rot6d_layout' must be '3x2', but got '2x3'"),
-        ({"part": "head"}, "'part' must be one of model, encoder"),
+        ({"part": "head"}, "part must be one of model, encoder, but got 'head'"),
         ({"bodi": "smpl"}, "unknown key 'bodi'; the nearest known key is 'body'"),
         ({"model": {"encoder": "vit"}}, "model.encoder must be one of"),
-        ({"model": {"encoder": 5}}, "'model.encoder' must be str"),
+        ({"model": {"encoder": 5}}, "model.encoder must be one of res18, .*, but got 5"),
         ({"model": None}, "'model' must be a mapping"),
         ({"sha256": None}, "sha256 differs"),
     ],
@@ -144,6 +144,24 @@ def test_foreign_side_car_is_refused(tmp_path, change, said):
     side_car(path).write_text(json.dumps(values | change))
     with pytest.raises(InputError, match=said):
         load_weights(path)
+
+
+def test_a_side_car_of_before_the_loss_moved_to_training(tmp_path):
+    path = tmp_path / "w.safetensors"
+    save_weights(path, random_arrays(Net()), META)
+    values = json.loads(side_car(path).read_text())
+    values["model"]["full_frame_loss"] = False
+    side_car(path).write_text(json.dumps(values))
+    assert load_weights(path).meaning == META
+
+
+def test_an_exported_network_has_a_meaning_but_no_arrays(tmp_path):
+    with checkpoint.file_with_side_car(tmp_path / "net.onnx", META, (".onnx",)) as file:
+        file.write_bytes(b"a graph")
+    weights = load_weights(tmp_path / "net.onnx")
+    assert weights.meaning == META
+    with pytest.raises(InputError, match="must end in .ckpt or .safetensors, but ends in '.onnx'"):
+        _ = weights.arrays
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "3", '{"format": 1}', '{"format": 1, "model": {}}'])
@@ -175,7 +193,7 @@ def test_foreign_content_with_a_matching_side_car_is_refused(path, monkeypatch):
     monkeypatch.setattr(checkpoint, "_write_arrays", lambda target, arrays: target.write_bytes(b"junk" * 99))
     save_weights(path, {}, META)
     with pytest.raises(InputError, match=f"is not a {path.suffix} weights file"):
-        load_weights(path)
+        _ = load_weights(path).arrays
 
 
 def test_targets_that_cannot_be_written(tmp_path):
@@ -200,7 +218,7 @@ def test_disk_failure_leaves_the_previous_pair(path, monkeypatch):
     with pytest.raises(InputError, match="No space left on device"):
         save_weights(path, random_arrays(Net(), 1), META)
     assert sorted(path.parent.iterdir()) == [path, side_car(path)]
-    assert same(load_weights(path)[0], random_arrays(Net()))
+    assert same(load_weights(path).arrays, random_arrays(Net()))
 
 
 def test_load_into_is_strict_and_all_or_nothing():
@@ -231,22 +249,22 @@ def test_model_and_encoder_files(tmp_path):
     net = build_model(SMALL)
     arrays = random_arrays(net)
     save_weights(tmp_path / "model.ckpt", arrays, META)
-    loaded, meta = load_model(tmp_path / "model.ckpt")
-    assert meta == META
-    assert same(parameter_arrays(loaded), arrays)
+    weights = load_weights(tmp_path / "model.ckpt")
+    assert weights.meaning == META
+    assert same(parameter_arrays(load_model(weights)), arrays)
 
     encoder = checkpoint.encoder_entries(arrays)
     save_weights(tmp_path / "encoder.ckpt", encoder, dataclasses.replace(META, part="encoder"))
     with pytest.raises(InputError, match="holds only an encoder"):
-        load_model(tmp_path / "encoder.ckpt")
+        load_model(load_weights(tmp_path / "encoder.ckpt"))
     for name in ("encoder.ckpt", "model.ckpt"):
         fresh = build_model(SMALL)
         head = {n: a for n, a in parameter_arrays(fresh).items() if not n.startswith("encoder.")}
-        load_encoder(fresh, tmp_path / name)
+        load_encoder(fresh, load_weights(tmp_path / name))
         assert same(parameter_arrays(fresh), encoder | head)
     wider = build_model(dataclasses.replace(SMALL, width=0.25))
     with pytest.raises(InputError, match="misshapen"):
-        load_encoder(wider, tmp_path / "encoder.ckpt")
+        load_encoder(wider, load_weights(tmp_path / "encoder.ckpt"))
 
 
 def test_safetensors_file_is_plain(tmp_path):

@@ -9,7 +9,7 @@ from mindspore import Tensor, nn
 from cliff_ms.config import ModelConfig
 from cliff_ms.io.errors import InputError
 from cliff_ms.models.cliff import build_model
-from cliff_ms.weights.checkpoint import WeightsMeta, load_side_car
+from cliff_ms.weights.checkpoint import WeightsMeta, load_weights
 from cliff_ms.weights.export import example_inputs, export_network
 from cliff_ms.weights.networks import mindspore_network, onnx_network
 from tests.toys.body import toy_body
@@ -33,15 +33,15 @@ def test_mindir_takes_any_batch_and_is_bit_identical(cliff, tmp_path):
         expected = mindspore_network(cliff, META.model)(*inputs)
         for got, want in zip(graph(*(Tensor(a) for a in inputs)), expected, strict=True):
             np.testing.assert_array_equal(got.asnumpy(), want)
-    assert load_side_car(tmp_path / "net.mindir") == META
+    assert load_weights(tmp_path / "net.mindir").meaning == META
 
 
 @pytest.mark.parametrize("with_body", [False, True])
 def test_onnx_runs_in_onnx_runtime(cliff, tmp_path, with_body):
     path = tmp_path / "net.onnx"
     assert export_network(cliff, META, path, "onnx", 2, toy_body() if with_body else None) < 1e-5
-    network, meta, batch_size = onnx_network(path)
-    assert (meta, batch_size) == (META, 2)
+    network, batch_size = onnx_network(path)
+    assert (load_weights(path).meaning, batch_size) == (META, 2)
     inputs = example_inputs(META.model, 2)
     for got, want in zip(network(*inputs), mindspore_network(cliff, META.model)(*inputs), strict=True):
         np.testing.assert_allclose(got, want, atol=1e-5)
@@ -61,7 +61,7 @@ def test_what_cannot_be_exported_or_read_is_said(cliff, tmp_path):
     export_network(cliff, META, tmp_path / "net.onnx", "onnx")
     (tmp_path / "cut.onnx").write_bytes((tmp_path / "net.onnx").read_bytes()[:1000])
     with pytest.raises(InputError, match="no side-car"):
-        onnx_network(tmp_path / "cut.onnx")
+        load_weights(tmp_path / "cut.onnx")
     (tmp_path / "cut.onnx.json").write_bytes((tmp_path / "net.onnx.json").read_bytes())
     with pytest.raises(InputError, match="sha256 differs"):
-        onnx_network(tmp_path / "cut.onnx")
+        load_weights(tmp_path / "cut.onnx")

@@ -86,7 +86,7 @@ def test_command_line_round_trip_is_bit_identical(tmp_path, monkeypatch, capsys)
         ours, back = tmp_path / f"ours{suffix}", tmp_path / f"back{suffix}.pt"
         assert run_convert(monkeypatch, "--to", "mindspore", tmp_path / "official.pt", ours) == 0
         assert "official CLIFF res50, official.pt; model with encoder res50, 278 arrays" in capsys.readouterr().out
-        assert load_weights(ours)[1] == WeightsMeta(
+        assert load_weights(ours).meaning == WeightsMeta(
             ModelConfig(encoder="res50", **RELEASED),
             "official CLIFF res50, official.pt",
             num_batches_tracked={"*": 1, "encoder.layer2.0.bn1": 2**40},
@@ -206,11 +206,12 @@ def test_torchvision_encoder(encoder, tmp_path, monkeypatch):
     torch.save(plain | {"fc.weight": torch.zeros(1000, 8), "fc.bias": torch.zeros(1000)}, tmp_path / "resnet.pth")
 
     assert run_convert(monkeypatch, "--to", "mindspore", tmp_path / "resnet.pth", tmp_path / "encoder.ckpt") == 0
-    loaded, meta = load_weights(tmp_path / "encoder.ckpt")
+    weights = load_weights(tmp_path / "encoder.ckpt")
+    loaded, meta = weights.arrays, weights.meaning
     assert same_arrays(loaded, arrays)
     assert (meta.part, meta.model.encoder, meta.num_batches_tracked) == ("encoder", encoder, {"*": 5})
     net = build_model(meta.model)
-    load_encoder(net, tmp_path / "encoder.ckpt")
+    load_encoder(net, weights)
     assert same_arrays({n: a for n, a in parameter_arrays(net).items() if n.startswith("encoder.")}, arrays)
 
     assert run_convert(monkeypatch, "--to", "torch", tmp_path / "encoder.ckpt", tmp_path / "back.pt") == 0
