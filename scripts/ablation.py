@@ -21,6 +21,7 @@ from matplotlib.ticker import PercentFormatter
 from cliff_ms import cli, runtime
 from cliff_ms.evaluation.protocols import find_protocol, load_bodies
 from cliff_ms.io.files import atomic_path, claim_folder, prepare_output_dir
+from cliff_ms.io.tables import markdown_table
 from cliff_ms.weights.checkpoint import load_weights
 from cliff_ms.weights.engine import load_network
 from cliff_ms.zoo import HELD_OUT
@@ -109,7 +110,8 @@ def _train(args: argparse.Namespace, focal: str, row: str, seed: int) -> Path:
 
 def _score(ckpt: Path, focal: str) -> "Scores":  # noqa: F821  imports MindSpore, after the device is chosen
     """Errors of each held-out person."""
-    from cliff_ms.evaluation.scoring import EvalData, Evaluator
+    from cliff_ms.evaluation.rows import open_rows
+    from cliff_ms.evaluation.scoring import Evaluator
 
     protocol = find_protocol("synthetic", None)
     weights = load_weights(ckpt)
@@ -117,7 +119,7 @@ def _score(ckpt: Path, focal: str) -> "Scores":  # noqa: F821  imports MindSpore
     with tempfile.TemporaryDirectory() as folder, np.load(HELD_OUT / "annotations.npz") as people:
         annotations = Path(folder) / "people.npz"
         np.savez(annotations, **{key: people[key] for key in people.files if focal == "known" or key != "focal_l"})
-        data = EvalData(protocol, annotations, None, weights.meaning.model, batch_size)
+        data, _ = open_rows(protocol, annotations, None, weights.meaning.model, batch_size)
         return Evaluator(protocol, load_bodies(protocol, data.gender, None, None))(network, data)
 
 
@@ -134,11 +136,11 @@ def _table(scores: dict, focal: str) -> dict[str, dict[str, list[float]]]:
 
 
 def _markdown(table: dict[str, dict[str, list[float]]]) -> str:
-    lines = ["| | " + " | ".join(METRICS.values()) + " |", "|---" * (len(METRICS) + 1) + "|"]
+    rows = []
     for row, metrics in table.items():
         cells = [f"{mean:.1f} ± {spread:.1f}" if spread else f"{mean:.1f}" for mean, spread in metrics.values()]
-        lines.append(f"| {row} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        rows.append({"": row, **dict(zip(METRICS.values(), cells, strict=True))})
+    return "\n".join(markdown_table(rows))
 
 
 def _curves(scores: dict) -> tuple[np.ndarray, dict[str, np.ndarray]]:

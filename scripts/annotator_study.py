@@ -26,6 +26,7 @@ from cliff_ms.body.files import Body, load_body
 from cliff_ms.camera import estimate_focal_length
 from cliff_ms.config import Config, DataConfig, LossConfig, ModelConfig, SourceConfig, TrainConfig
 from cliff_ms.io.files import atomic_path, claim_folder, prepare_output_dir
+from cliff_ms.io.tables import markdown_table
 from cliff_ms.keypoints import LANDMARKS, SPIN24, index_map
 from cliff_ms.rotation import rotmat_to_axis_angle
 from cliff_ms.synthetic.observation import Observer
@@ -182,6 +183,7 @@ def fit_each(job: "Job", body: Body, count: int) -> list[dict]:
     from cliff_ms.annotation.report import errors3d
     from cliff_ms.body.smpl import build_smpl
     from cliff_ms.data.dataset import EvalDataset
+    from cliff_ms.data.source import Source
     from cliff_ms.training.trainer import Trainer
     from cliff_ms.weights.networks import mindspore_network
 
@@ -211,10 +213,10 @@ def fit_each(job: "Job", body: Body, count: int) -> list[dict]:
     config = training_config(job, 1)
     settings = replace(config.train, learning_rate=EFT_RATE, clip_norm=0.0, freeze_norm=True)
     trainer = Trainer(replace(config, loss=EFT_LOSS, train=settings), body, 1)
-    data = EvalDataset(SourceConfig(str(file)), job.config.model, 1)
+    data = EvalDataset(Source(SourceConfig(str(file)), job.config.model, "eft"), 1)
     restore = Restore(list(trainer.step.get_parameters()))
     network = mindspore_network(trainer.step.network.cliff, job.config.model)
-    persons = iter(range(data.count))
+    persons = iter(range(len(data)))
 
     def fit(*inputs: np.ndarray) -> tuple[np.ndarray, ...]:
         restore()
@@ -226,7 +228,7 @@ def fit_each(job: "Job", body: Body, count: int) -> list[dict]:
 
     start = time.perf_counter()
     found = run_network(fit, build_smpl(body, str(BUNDLED_BODY)), data, 0)
-    print(f"EFT's way: {(time.perf_counter() - start) / data.count:.2f} s per person", flush=True)
+    print(f"EFT's way: {(time.perf_counter() - start) / len(data):.2f} s per person", flush=True)
     size, final = 200 * target["scale"], np.load(job.output)
     final = {key: final[key][:count] for key in ("pose", "shape", "error_px_after")}
     found["error_px_after"], _ = errors2d(found["points2d"], target["part"], joint_weights(job.config), size)
@@ -236,7 +238,7 @@ def fit_each(job: "Job", body: Body, count: int) -> list[dict]:
         error = columns["error_px_after"]
         row = {
             "annotator": name,
-            "people": str(data.count),
+            "people": str(len(data)),
             "2D error (px)": float(np.nanmean(error)),
             "2D error (% of the box)": 100 * float(np.nanmean(error / size)),
         }
@@ -246,7 +248,7 @@ def fit_each(job: "Job", body: Body, count: int) -> list[dict]:
 
 def retrained(folder: Path, body: Body, steps: int) -> list[dict]:
     """Train fresh networks on the target with each kind of labels, and evaluate them on the held-out people."""
-    from cliff_ms.evaluation.evaluate import Job, evaluate
+    from cliff_ms.evaluation.evaluate import EvalJob, evaluate
     from cliff_ms.evaluation.protocols import find_protocol
     from cliff_ms.zoo import HELD_OUT
 
@@ -264,8 +266,10 @@ def retrained(folder: Path, body: Body, steps: int) -> list[dict]:
             with atomic_path(file) as temporary:
                 np.savez(temporary, **{**columns, "part": target["part"]})
         ckpt = pretrained(folder / f"fresh_{name}", file, body, MODEL, steps)
-        job = Job(find_protocol("synthetic", None), load_weights(ckpt), HELD_OUT / "annotations.npz", keypoints="noisy")
-        result, _ = evaluate(job)
+        job = EvalJob(
+            find_protocol("synthetic", None), load_weights(ckpt), HELD_OUT / "annotations.npz", keypoints="noisy"
+        )
+        result = evaluate(job).values
         scores = {key: result[key] for key in ("mpjpe_mm", "pa_mpjpe_mm", "pve_mm", "global_rotation_deg")}
         rows.append({"labels": name, **scores})
     return rows
@@ -279,16 +283,10 @@ def write_result(folder: Path, rows: list[dict], fresh: list[dict], settings: di
         temporary.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
     lines = ["# The annotator on synthetic people", "", "`bash scripts/run_annotator_study.sh` makes this file.", ""]
     lines += ["Settings: " + ", ".join(f"{name} {value}" for name, value in settings.items()) + ".", ""]
-    lines += ["## Annotations against the truth", "", *_markdown(rows), ""]
-    lines += ["## Fresh networks trained on them, on the held-out people", "", *_markdown(fresh), ""]
+    lines += ["## Annotations against the truth", "", *markdown_table(rows), ""]
+    lines += ["## Fresh networks trained on them, on the held-out people", "", *markdown_table(fresh), ""]
     with atomic_path(folder / "study.md") as temporary:
         temporary.write_text("\n".join(lines), encoding="utf-8")
-
-
-def _markdown(rows: list[dict]) -> list[str]:
-    lines = [list(rows[0]), ["---"] * len(rows[0])]
-    lines += [[f"{v:.2f}" if isinstance(v, float) else str(v) for v in row.values()] for row in rows]
-    return ["| " + " | ".join(line) + " |" for line in lines]
 
 
 if __name__ == "__main__":

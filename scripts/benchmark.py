@@ -9,6 +9,7 @@ is the fastest of all calls: other load on the machine only ever adds time.
 import argparse
 import contextlib
 import importlib.metadata
+import itertools
 import json
 import os
 import platform
@@ -22,6 +23,10 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from cliff_ms.io.tables import markdown_table
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("mindspore", "torch", "onnxruntime", "smplx", "numpy", "opencv-python")
@@ -86,6 +91,7 @@ CONTESTS = [
     Contest("data", "320 training samples of 720p JPEGs", "our_pipeline", "torch_pipeline", {"workers": 2}, goal=1.3),
     Contest("drift", "500 training steps, keypoint model, batch 128", "mindspore_train", arguments=_keypoints(128)),
 ]
+COLUMNS = ("What", "Ours", "Rival", "Speed-up", "Goal", "Relative difference")
 SECTIONS = tuple(dict.fromkeys(contest.section for contest in CONTESTS))
 
 
@@ -215,6 +221,13 @@ def watch(contest: Contest, folder: Path) -> dict:
     }
 
 
+def measure(contests: list[Contest], repeats: int, folder: Path) -> Iterator[dict]:
+    """What `hold` gives of each contest, or `watch` of those of the section 'drift'."""
+    prepare(contests, folder)
+    for contest in contests:
+        yield watch(contest, folder) if contest.section == "drift" else hold(contest, repeats, folder)
+
+
 def _processor_seconds(contender: Contender) -> float:
     user, system = Path(f"/proc/{contender.process.pid}/stat").read_text().split()[13:15]
     return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
@@ -254,19 +267,21 @@ def environment() -> dict:
     }
 
 
-def table_row(result: dict) -> str:
-    """One line of the Markdown table."""
+def table_row(result: dict) -> dict[str, str]:
+    """One row of the table, column -> text."""
+    row = {"What": result["title"]}
     if result["section"] == "drift":
         rates, processor, memory = result["calls_per_second"], result["processor_ms"], result["memory_mb"]
         first, last = (f"{rates[i]:.1f} /s, {processor[i]:.0f} ms processor, {memory[i]:.0f} MB" for i in (0, -1))
-        cells = [result["title"], f"first 100: {first}; last 100: {last}", "-", f"{rates[-1] / rates[0]:.2f}", "1", "-"]
-        return "| " + " | ".join(cells) + " |"
-    ours, *rival = result["contenders"]
-    cells = [result["title"], f"{ours['name']} {ours['min_ms']:.1f} ms"]
-    if rival:
-        cells += [f"{rival[0]['name']} {rival[0]['min_ms']:.1f} ms", f"{result['speedup']:.2f}", f"{result['goal']:g}"]
-        cells.append(f"{result['difference']:.0e}")
-    return "| " + " | ".join(cells + ["-"] * (6 - len(cells))) + " |"
+        row |= {"Ours": f"first 100: {first}; last 100: {last}", "Speed-up": f"{rates[-1] / rates[0]:.2f}", "Goal": "1"}
+    else:
+        row |= dict(
+            zip(("Ours", "Rival"), (f"{c['name']} {c['min_ms']:.1f} ms" for c in result["contenders"]), strict=False)
+        )
+    if "speedup" in result:
+        difference = f"{result['difference']:.0e}"
+        row |= {"Speed-up": f"{result['speedup']:.2f}", "Goal": f"{result['goal']:g}", COLUMNS[-1]: difference}
+    return dict.fromkeys(COLUMNS, "-") | row
 
 
 def write_json(path: Path, content: dict) -> None:
@@ -296,17 +311,14 @@ def main() -> None:
     """Run the benchmark."""
     arguments = parse_arguments()
     contests = [contest for contest in CONTESTS if contest.section in arguments.only]
-    report = {"environment": environment(), "results": []}
+    report = {"environment": environment()}
     versions = ", ".join(f"{name} {version}" for name, version in report["environment"]["versions"].items())
     print(f"{report['environment']['cpu']}, {report['environment']['cores']} cores; {versions}\n")
-    print("| What | Ours | Rival | Speed-up | Goal | Relative difference |\n|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory(prefix="cliff_benchmark") as folder:
-        prepare(contests, Path(folder))
-        for contest in contests:
-            drift = contest.section == "drift"
-            result = watch(contest, Path(folder)) if drift else hold(contest, arguments.repeats, Path(folder))
-            report["results"].append(result)
-            print(table_row(result), flush=True)
+        results, shown = itertools.tee(measure(contests, arguments.repeats, Path(folder)))
+        for line in markdown_table(map(table_row, shown)):
+            print(line, flush=True)
+    report["results"] = list(results)
     if arguments.output:
         write_json(arguments.output, report)
 

@@ -262,7 +262,7 @@ def _smpl_inputs(batch: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _people(encoder: str, batch: int, labels: bool) -> list[np.ndarray]:
-    """Random people in the order of `BATCH_FIELDS`; without `labels` only inputs, location and the true outputs."""
+    """People in the order of `data.batching.Batch`; without `labels` only inputs, location and the true outputs."""
     rng = np.random.default_rng(0)
     inputs = rng.uniform(0, 1, (batch, 17, 3)) if encoder == "keypoints" else _images(batch)
     betas, rotmats = _smpl_inputs(batch)

@@ -50,7 +50,7 @@ def our_pipeline(folder: Path, workers: int) -> Call:
     data = DataConfig(train=(source,), batch_size=BATCH_SIZE)
     load = TrainDataset(Config(ModelConfig(crop_hw=CROP_HW), data)).batch
     batches = PICTURES // BATCH_SIZE
-    return lambda: [np.array(sum(len(batch[0]) for batch in load_batches(load, workers, 0, batches)))]
+    return lambda: [np.array(sum(len(batch.inputs) for batch in load_batches(load, workers, 0, batches)))]
 
 
 def torch_pipeline(folder: Path, workers: int) -> Call:

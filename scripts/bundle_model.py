@@ -32,7 +32,7 @@ def main() -> int:
     """Copy, score, write the scores."""
     args = parse_args()
     runtime.setup_device("CPU")
-    from cliff_ms.evaluation.evaluate import Job, evaluate
+    from cliff_ms.evaluation.evaluate import EvalJob, evaluate
 
     config = load_config(args.run_dir / "config.yaml")
     final = load_weights(args.run_dir / "checkpoints" / "final.ckpt")
@@ -46,8 +46,8 @@ def main() -> int:
     bundled = load_weights(BUNDLED_MODEL)
     rows, metrics = [], {}
     for keypoints, name in _KEYPOINTS.items():
-        job = Job(find_protocol("synthetic", None), bundled, HELD_OUT / "annotations.npz", keypoints=keypoints)
-        result, _ = evaluate(job)
+        job = EvalJob(find_protocol("synthetic", None), bundled, HELD_OUT / "annotations.npz", keypoints=keypoints)
+        result = evaluate(job).values
         metrics[name] = {key: round(result[key], 2) for key in _METRICS}
         rows.append({"keypoints": keypoints, **metrics[name]})
     rows.append({"keypoints": "constant mean pose", **{key: result["mean_pose"][key] for key in _METRICS}})

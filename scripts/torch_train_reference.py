@@ -16,7 +16,7 @@ CROP_ASPECT = 192 / 256
 
 
 class FullLoss(nn.Module):
-    """A batch in the order of `BATCH_FIELDS` -> loss () and its terms (5,).
+    """A batch in the order of `data.batching.Batch` -> loss () and its terms (5,).
 
     Args:
         cliff: The network.

@@ -32,6 +32,7 @@ from cliff_ms.body.smpl import SMPL, build_smpl
 from cliff_ms.config import AugmentConfig, Config, SourceConfig, load_config, to_dict
 from cliff_ms.data.dataset import EvalDataset
 from cliff_ms.data.loader import load_batches
+from cliff_ms.data.source import Source
 from cliff_ms.io.errors import InputError
 from cliff_ms.io.files import atomic_path, check_not_overwritten, claim_folder, prepare_output_dir
 from cliff_ms.keypoints import SPIN24, SPIN24_OF_LANDMARKS
@@ -223,7 +224,8 @@ def predict(job: Job, body: Body, weights: Weights, rows: Path) -> Columns:
         InputError: A bad image; nothing finite at all.
     """
     model, config = weights.meaning.model, job.config.data
-    data = EvalDataset(SourceConfig(str(rows), str(job.image_dir or "")), model, config.batch_size)
+    source = Source(SourceConfig(str(rows), str(job.image_dir or "")), model, "data.val")
+    data = EvalDataset(source, config.batch_size)
     smpl = build_smpl(body, job.config.body or str(BUNDLED_BODY))
     found = run_network(mindspore_network(load_model(weights), model), smpl, data, config.workers)
     if not found["has_smpl"].any():
@@ -249,26 +251,25 @@ def run_network(network: Network, smpl: SMPL, data: EvalDataset, workers: int) -
     """
     parts = []
     for batch in load_batches(data.batch, workers, stop=len(data)):
-        _, center, size, img_hw, focal_length = batch[:5]
-        rotmats, betas, _, translation = network(*batch[:5])
+        rotmats, betas, _, translation = network(*batch.network_inputs)
         finite = np.all([np.isfinite(a).reshape(len(a), -1).all(1) for a in (rotmats, betas, translation)], axis=0)
         rotmats, betas, translation = (np.where(_like(finite, a), a, 0) for a in (rotmats, betas, translation))
         rotmats[~finite] = np.eye(3)
         joints = smpl(Tensor(betas), Tensor(rotmats))[1].asnumpy()[:, SPIN24_OF_LANDMARKS]
-        points2d = camera.to_image(camera.project(joints, translation, focal_length), img_hw)
+        points2d = camera.to_image(camera.project(joints, translation, batch.focal_length), batch.img_hw)
         from_pelvis = joints - joints[:, _PELVIS, None]
         parts.append(
             {
                 "pose": rotmat_to_axis_angle(rotmats).reshape(-1, 72),
                 "shape": betas,
                 "global_t": translation,
-                "focal_l": focal_length,
+                "focal_l": batch.focal_length,
                 "S": np.concatenate([from_pelvis, np.ones_like(joints[..., :1])], -1) * finite[:, None, None],
                 "has_smpl": finite,
                 "points2d": np.where(finite[:, None, None], points2d, np.nan),
             }
         )
-    return {key: np.concatenate([part[key] for part in parts])[: data.count].astype(np.float32) for key in parts[0]}
+    return {key: np.concatenate([part[key] for part in parts])[: len(data.rows)].astype(np.float32) for key in parts[0]}
 
 
 def errors2d(

@@ -14,6 +14,7 @@ from cliff_ms.annotation.input import Columns
 from cliff_ms.body.files import Body
 from cliff_ms.body.smpl import SMPL
 from cliff_ms.data.annotations import load_annotations
+from cliff_ms.data.batching import filled_batches
 from cliff_ms.data.crop import crop_affine
 from cliff_ms.io.images import read_image
 from cliff_ms.keypoints import H36M17, LSP14, SMPL45
@@ -70,13 +71,12 @@ def errors3d(columns: Columns, truth: Columns, body: Body) -> dict[str, np.ndarr
         MPJPE, PA-MPJPE and PVE, (N,) mm.
     """
     smpl = SMPL(body, joint_regressor=body.regressors["h36m"])
-    count, parts = len(truth["pose"]), []
-    for start in range(0, count, _BATCH):
-        rows = np.minimum(np.arange(start, start + _BATCH), count - 1)  # filled up: one shape, one compiled graph
+    parts = []
+    for rows, kept in filled_batches(len(truth["pose"]), _BATCH):
         posed = [_posed(smpl, each["pose"][rows], each["shape"][rows]) for each in (columns, truth)]
         joints = [j[:, _LSP14] for _, j in posed]
         scores = (mpjpe(*joints), pa_mpjpe(*joints), pve(*(vertices for vertices, _ in posed)))
-        parts.append(np.stack(scores)[:, : count - start])
+        parts.append(np.stack(scores)[:, :kept])
     return dict(zip(("MPJPE (mm)", "PA-MPJPE (mm)", "PVE (mm)"), np.concatenate(parts, 1), strict=True))
 
 

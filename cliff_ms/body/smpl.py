@@ -8,6 +8,7 @@ from mindspore import Tensor, nn, ops
 
 from cliff_ms.body.files import Body
 from cliff_ms.io.errors import InputError
+from cliff_ms.keypoints import SMPL45
 from cliff_ms.rotation import axis_angle_to_rotmat
 
 
@@ -66,6 +67,7 @@ class SMPL(nn.Cell):
         self.levels = _levels(body.parents)
         self.extra_vertex_ids = Tensor(body.extra_vertex_ids)
         self.identity = _constant(np.eye(3))
+        self.joint_count = len(SMPL45)
         self.joint_regressor = None
         if joint_regressor is not None:
             if joint_regressor.shape[1:] != (self.vertex_count,):
@@ -74,6 +76,7 @@ class SMPL(nn.Cell):
                     f"but got {joint_regressor.shape}."
                 )
             self.joint_regressor = _constant(joint_regressor.T)  # (V, K)
+            self.joint_count = self.joint_count + len(joint_regressor)
 
     def construct(self, betas: Tensor, pose: Tensor) -> tuple[Tensor, Tensor]:
         if betas.ndim != 2 or betas.shape[1] != self.num_betas:

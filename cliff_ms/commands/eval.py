@@ -35,17 +35,22 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def main() -> int:
-    """Check what was given, then load MindSpore and evaluate."""
-    args = parse_args()
-    protocol = find_protocol(args.dataset, args.protocol)
-    annotations, image_dir = args.annotations, args.image_dir
-    if args.dataset == "synthetic" and annotations is None:
-        annotations, image_dir = HELD_OUT / "annotations.npz", HELD_OUT
-    if annotations is None:
+def check(args: argparse.Namespace) -> Path:
+    """Fill in what was left out, and refuse what does not go together.
+
+    Args:
+        args: The command line; `annotations` and `image_dir` of the bundled people are set.
+
+    Returns:
+        The JSON to write, in a folder that can be written.
+
+    Raises:
+        InputError: What does not go together.
+    """
+    if args.dataset == "synthetic" and args.annotations is None:
+        args.annotations, args.image_dir = HELD_OUT / "annotations.npz", HELD_OUT
+    if args.annotations is None:
         raise InputError(f"--dataset {args.dataset} needs --annotations F.npz and, for pixels, --image_dir D.")
-    if (args.dataset == "agora") != bool(args.agora_root or args.agora_zip):
-        raise InputError("--dataset agora goes with --agora_root D to score, --agora_zip F.zip to write, or both.")
     if args.batch_size < 1 or args.visualize < 0:
         raise InputError("--batch_size must be positive and --visualize not negative.")
     output = args.output or Path("outputs/eval") / f"{args.dataset}.json"
@@ -53,21 +58,44 @@ def main() -> int:
         raise InputError(f"--output {output} must end in .json; the tables go into a .md beside it.")
     for file in filter(None, (output, args.agora_zip)):
         prepare_output_dir(file.parent)
+    return output
+
+
+def main() -> int:
+    """Check what was given, then load MindSpore and evaluate."""
+    args = parse_args()
+    protocol = find_protocol(args.dataset, args.protocol)
+    if (protocol.truth == "dataframes") != bool(args.agora_root or args.agora_zip):
+        raise InputError("--dataset agora goes with --agora_root D to score, --agora_zip F.zip to write, or both.")
+    output = check(args)
     weights = load_weights(args.ckpt or bundled_model())
     if args.config:
         check_model(load_config(args.config), weights.meaning, str(weights.path))
     device = runtime.setup_device(args.device_target)
-    from cliff_ms.evaluation.evaluate import Job, evaluate, tables, write_report
+    from cliff_ms.evaluation.evaluate import EvalJob, evaluate, write_report
 
     print(f"{args.dataset}, protocol '{protocol.name}' ({protocol.source})\nweights: {weights.meaning.origin}")
     print(f"engine: {args.engine}; device of MindSpore: {device}")
-    same = "body body_dir keypoints engine batch_size agora_root agora_zip".split()
-    job = Job(protocol, weights, annotations, image_dir, **{name: getattr(args, name) for name in same})
-    result, picture = evaluate(job, args.visualize)
-    for title, rows in tables(result).items():
+    result = evaluate(
+        EvalJob(
+            protocol=protocol,
+            weights=weights,
+            annotations=args.annotations,
+            image_dir=args.image_dir,
+            body=args.body,
+            body_dir=args.body_dir,
+            keypoints=args.keypoints,
+            engine=args.engine,
+            batch_size=args.batch_size,
+            visualize=args.visualize,
+            agora_root=args.agora_root,
+            agora_zip=args.agora_zip,
+        )
+    )
+    for title, rows in result.tables.items():
         print(f"\n{title}\n{cli.table(rows)}")
-    network_s, outside_s = result["seconds"].values()
+    network_s, outside_s = result.values["seconds"].values()
     if network_s:  # more than one batch
         print(f"\nwithout the first batch, which compiles: {network_s:.1f} s network, {outside_s:.1f} s outside it")
-    print("written:", *write_report(output, result, picture), *filter(None, [args.agora_zip]))
+    print("written:", *write_report(output, result), *filter(None, [args.agora_zip]))
     return 0

@@ -1,14 +1,14 @@
-"""What is trained and evaluated on: annotation files, mixed, ordered and sharded, as batches (see `BATCH_FIELDS`)."""
+"""What is trained and evaluated on: annotation files, mixed, ordered and sharded, as batches."""
 
 import logging
 
 import numpy as np
 
-from cliff_ms.config import Config, ModelConfig, SourceConfig
-from cliff_ms.data.loader import Batch
+from cliff_ms.config import Config
+from cliff_ms.data.batching import Batch, collate, filled_batches
+from cliff_ms.data.crop import normalize_keypoints
 from cliff_ms.data.occlusion import load_occluders
-from cliff_ms.data.source import BATCH_FIELDS as BATCH_FIELDS
-from cliff_ms.data.source import Source, collate
+from cliff_ms.data.source import Source
 from cliff_ms.io.errors import InputError
 
 _MAX_BAD_IMAGES = 100  # in a row: then it is not the odd bad file, but the folder or the disk
@@ -41,13 +41,11 @@ class TrainDataset:
 
     def __init__(self, config: Config, rank: int = 0, world_size: int = 1) -> None:
         occluders = load_occluders(config.augment.occluders) if config.augment.occluders else []
+        known = config.data.focal_length == "known"
         self._sources = [
-            Source(source, config.model, f"data.train[{k}]", config.augment, occluders)
+            Source(source, config.model, f"data.train[{k}]", config.augment, occluders, known)
             for k, source in enumerate(config.data.train)
         ]
-        if config.data.focal_length == "estimated":
-            for source in self._sources:
-                source.annotations.focal_length.fill(np.nan)
         self._rows = [_usable_rows(source) for source in self._sources]
         self._shares = np.cumsum([source.weight for source in config.data.train])
         self._seed = config.train.seed
@@ -64,7 +62,7 @@ class TrainDataset:
             index: Number of the batch since the start of training, from 0.
 
         Returns:
-            The arrays of `BATCH_FIELDS`.
+            The batch.
 
         Raises:
             InputError: A bad image, and `data.bad_image` is 'stop'; or 100 in a row are bad.
@@ -73,7 +71,7 @@ class TrainDataset:
         places = [divmod(first + k, self.epoch_length) for k in range(self._batch_size)]
         return collate([self._read(epoch, place) for epoch, place in places])
 
-    def _read(self, epoch: int, place: int) -> tuple[np.ndarray, ...]:
+    def _read(self, epoch: int, place: int) -> Batch:
         sources, positions = self._order(epoch)
         source, rows = self._sources[sources[place]], self._rows[sources[place]]
         attempts = min(len(rows), _MAX_BAD_IMAGES)
@@ -106,44 +104,70 @@ class TrainDataset:
 
 
 class EvalDataset:
-    """All rows of one file once, in order, as they are; the last batch is filled up with its last row.
+    """Rows of one file once, in order, as they are; the last batch is filled up with its last row.
+
+    N is the number of these rows, M of all rows of the file.
 
     Args:
         source: The file and its image folder.
-        model: What the network reads, and how crops are cut.
         batch_size: B.
+        rows: Those that are read, (N,); None for all.
+        keypoints: What a keypoint model is given instead of the file's keypoints and boxes: keypoints in its joint set
+            (M, K, 3) in px and with confidence, centre (M, 2) px and size (M,) px of the boxes.
 
     Attributes:
-        count: Rows, without those that fill up.
-        annotations: All of them.
-
-    Raises:
-        InputError: What `Source` raises.
+        source: The same.
+        annotations: All rows of the file.
+        rows: Those that are read, (N,).
+        batch_size: B.
     """
 
-    def __init__(self, source: SourceConfig, model: ModelConfig, batch_size: int) -> None:
-        self._source = Source(source, model, "data.val")
-        self._batch_size = batch_size
-        self.annotations = self._source.annotations
-        self.count = len(self._source)
+    def __init__(
+        self,
+        source: Source,
+        batch_size: int,
+        rows: np.ndarray | None = None,
+        keypoints: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None,
+    ) -> None:
+        self.source = source
+        self.annotations = source.annotations
+        self.rows = np.arange(len(source)) if rows is None else rows
+        self.batch_size = batch_size
+        self._keypoints = keypoints
+        self._batches = [self.rows[places] for places, _ in filled_batches(len(self.rows), batch_size)]
 
     def __len__(self) -> int:
-        return -(-self.count // self._batch_size)
+        return len(self._batches)
 
-    def batch(self, index: int) -> Batch:
-        """Load one batch.
+    @property
+    def gender(self) -> np.ndarray | None:
+        """(N,) of the rows that are read, or None."""
+        return None if self.annotations.gender is None else self.annotations.gender[self.rows]
 
-        Args:
-            index: Number of the batch, from 0; batch k holds the rows from k B on.
+    @property
+    def group(self) -> np.ndarray | None:
+        """(N,) of the rows that are read, or None."""
+        return None if self.annotations.group is None else self.annotations.group[self.rows]
 
-        Returns:
-            The arrays of `BATCH_FIELDS`; of the last batch, the first `count - (len - 1) * B` rows count.
+    def places(self, index: int) -> np.ndarray:
+        """Rows of the file in batch `index`, (B,); those that fill up come after all others."""
+        return self._batches[index]
+
+    def read(self, rows: np.ndarray) -> Batch:
+        """Load some rows of the file.
 
         Raises:
             InputError: A bad image: leaving it out would change the score.
         """
-        rows = np.arange(index * self._batch_size, (index + 1) * self._batch_size)
-        return collate([self._source.read(row) for row in np.minimum(rows, self.count - 1)])
+        batch = collate([self.source.read(row) for row in rows])
+        if self._keypoints is None:
+            return batch
+        keypoints, center, size = (array[rows] for array in self._keypoints)
+        return batch._replace(inputs=normalize_keypoints(keypoints, center, size), center=center, bbox_size=size)
+
+    def batch(self, index: int) -> Batch:
+        """Load batch `index`, from 0, as `read` does."""
+        return self.read(self.places(index))
 
 
 def _usable_rows(source: Source) -> np.ndarray:

@@ -13,9 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import count, islice
 
 import cv2
-import numpy as np
 
-Batch = tuple[np.ndarray, ...]
+from cliff_ms.data.batching import Batch
 
 
 def load_batches(

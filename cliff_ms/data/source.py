@@ -10,25 +10,13 @@ from cliff_ms.camera import estimate_focal_length
 from cliff_ms.config import AugmentConfig, ModelConfig, SourceConfig
 from cliff_ms.data.annotations import load_annotations
 from cliff_ms.data.augment import Sample, augment, channel_noise, crop_to_input, cut
+from cliff_ms.data.batching import Batch
 from cliff_ms.data.crop import crop_rounded, fitting_reduction, normalize_image, normalize_keypoints
 from cliff_ms.data.decoding import Picture
 from cliff_ms.data.occlusion import occlude
 from cliff_ms.io.errors import InputError
 from cliff_ms.keypoints import convert_keypoints
 
-# One batch is a plain tuple of float32 arrays in this order (B samples; px of the frame, see `augment.Sample`):
-BATCH_FIELDS = (
-    "inputs",  # (B, 3, H, W) normalised crops, or (B, K, 3) normalised keypoints for a keypoint model
-    "center",  # (B, 2) px
-    "size",  # (B,) px
-    "img_hw",  # (B, 2) px
-    "focal_length",  # (B,) px
-    "keypoints2d",  # (B, 24, 3) px and confidence
-    "keypoints3d",  # (B, 24, 4) m and confidence
-    "rotmats",  # (B, 24, 3, 3)
-    "betas",  # (B, 10)
-    "has_smpl",  # (B,) 0 or 1
-)
 _PROBED_IMAGES = 100  # looked for when a source is opened, so that a wrong folder is found before training starts
 
 
@@ -41,6 +29,8 @@ class Source:
         key: Where the configuration names it, such as 'data.train[0]', for messages.
         augmentation: How samples are varied; None to read them as they are.
         occluders: Cut-outs for `occlusion.occlude`.
+        known_focal_length: Give the file's focal lengths, and those that it lacks estimated from the image size; else
+            all are estimated.
 
     Attributes:
         annotations: All rows.
@@ -58,9 +48,12 @@ class Source:
         key: str,
         augmentation: AugmentConfig | None = None,
         occluders: Sequence[np.ndarray] = (),
+        known_focal_length: bool = True,
     ) -> None:
         self.path = config.annotations
         self.annotations = load_annotations(config.annotations)
+        if not known_focal_length:
+            self.annotations.focal_length.fill(np.nan)
         self.reads_pixels = not model.reads_keypoints
         self._model = model
         self._image_dir = Path(config.image_dir)
@@ -86,7 +79,11 @@ class Source:
             usable &= (self._keypoints[..., 2] > 0).any(1)
         return np.flatnonzero(usable)
 
-    def read(self, row: int, rng: np.random.Generator | None = None) -> tuple[np.ndarray, ...]:
+    def image_path(self, row: int) -> Path:
+        """The picture of a row."""
+        return self._image_dir / self.annotations.image_names[row]
+
+    def read(self, row: int, rng: np.random.Generator | None = None) -> Batch:
         """Load one row.
 
         Args:
@@ -95,7 +92,7 @@ class Source:
                 augmented crop is always one affine warp.
 
         Returns:
-            One sample's arrays, in the order of `BATCH_FIELDS`.
+            One sample.
 
         Raises:
             InputError: If its picture cannot be read, or has another size than the annotations say.
@@ -109,8 +106,8 @@ class Source:
         inputs = normalize_keypoints(sample.input_keypoints[None], sample.center[None], np.array([sample.size]))
         return self._arrays(row, sample, inputs[0])
 
-    def _read_pixels(self, row: int, rng: np.random.Generator | None) -> tuple[np.ndarray, ...]:
-        picture = Picture(self._image_dir / self.annotations.image_names[row])
+    def _read_pixels(self, row: int, rng: np.random.Generator | None) -> Batch:
+        picture = Picture(self.image_path(row))
         img_hw, stated = np.array(picture.img_hw), self.annotations.img_hw
         if stated is not None and (np.abs(stated[row] - img_hw) > 1).any():
             height, width = (f"{n:g}" for n in stated[row])
@@ -147,21 +144,21 @@ class Source:
     def _augmented(self, sample: Sample, rng: np.random.Generator | None) -> Sample:
         return sample if rng is None else augment(sample, rng, self._augmentation, self._model.crop_hw)
 
-    def _arrays(self, row: int, sample: Sample, inputs: np.ndarray) -> tuple[np.ndarray, ...]:
+    def _arrays(self, row: int, sample: Sample, inputs: np.ndarray) -> Batch:
         focal_length = self.annotations.focal_length[row]
-        values = {
-            "inputs": inputs,
-            "center": sample.center,
-            "size": sample.size,
-            "img_hw": sample.img_hw,
-            "focal_length": estimate_focal_length(sample.img_hw) if np.isnan(focal_length) else focal_length,
-            "keypoints2d": sample.keypoints2d,
-            "keypoints3d": sample.keypoints3d,
-            "rotmats": sample.rotmats,
-            "betas": self.annotations.betas[row],
-            "has_smpl": self.annotations.has_smpl[row],
-        }
-        return tuple(np.asarray(values[name], np.float32) for name in BATCH_FIELDS)
+        arrays = Batch(
+            inputs=inputs,
+            center=sample.center,
+            bbox_size=sample.size,
+            img_hw=sample.img_hw,
+            focal_length=estimate_focal_length(sample.img_hw) if np.isnan(focal_length) else focal_length,
+            keypoints2d=sample.keypoints2d,
+            keypoints3d=sample.keypoints3d,
+            rotmats=sample.rotmats,
+            betas=self.annotations.betas[row],
+            has_smpl=self.annotations.has_smpl[row],
+        )
+        return Batch(*(np.asarray(array, np.float32) for array in arrays))
 
     def _check_images(self, image_dir: str, key: str) -> None:
         if not image_dir or not self._image_dir.is_dir():
@@ -172,8 +169,3 @@ class Source:
                 f"{key}.image_dir: '{image_dir}' has none of the first {len(names)} images of '{self.path}', such as "
                 f"'{names[0]}'."
             )
-
-
-def collate(samples: Sequence[tuple[np.ndarray, ...]]) -> tuple[np.ndarray, ...]:
-    """Stack samples into a batch."""
-    return tuple(np.stack(arrays) for arrays in zip(*samples, strict=True))

@@ -25,7 +25,7 @@ _SMPL_VERTICES = 6890
 
 
 @dataclass(frozen=True, eq=False)
-class Bodies:
+class AgoraPrediction:
     """The people predicted in one image; `predict.People` has these attributes too.
 
     Attributes:
@@ -52,7 +52,7 @@ class Bodies:
 
 
 def evaluate_agora(
-    predictions: Iterable[Bodies], truths: Iterable[AgoraImage], body_vertex_ids: np.ndarray
+    predictions: Iterable[AgoraPrediction], truths: Iterable[AgoraImage], body_vertex_ids: np.ndarray
 ) -> dict[str, float | int | None]:
     """Score predictions as AGORA's leaderboard does: compute_average_error.py, compute_avg_error.
 
@@ -77,18 +77,18 @@ def evaluate_agora(
     """
     valid, kid, found = [np.zeros(0, bool)], [np.zeros(0, bool)], [np.zeros(0, bool)]
     errors, wrong, images = [np.zeros((0, 2))], 0, 0
-    for bodies, truth in zip(predictions, truths, strict=True):
-        check_bodies(bodies, truth)
+    for prediction, truth in zip(predictions, truths, strict=True):
+        check_prediction(prediction, truth)
         matchable = truth.valid & (truth.occlusion >= 0) & (truth.occlusion <= _MAX_OCCLUSION)
-        pairs = match_people(large_joints2d(bodies), truth.joints2d, matchable)
+        pairs = match_people(large_joints2d(prediction), truth.joints2d, matchable)
         matched = np.zeros(len(truth), bool)
         matched[pairs[:, 1]] = True
         order = np.argsort(pairs[:, 1])
-        errors.append(_errors(bodies, truth, pairs[order], body_vertex_ids))
+        errors.append(_errors(prediction, truth, pairs[order], body_vertex_ids))
         valid.append(truth.valid)
         kid.append(truth.kid)
         found.append(matched)
-        wrong += len(bodies) - len(pairs)
+        wrong += len(prediction) - len(pairs)
         images += 1
     counted, of_kid, hit = (np.concatenate(parts) for parts in (valid, kid, found))
     error, kid_error = np.concatenate(errors), of_kid[hit]
@@ -179,10 +179,10 @@ def _scores(counted: np.ndarray, hit: np.ndarray, wrong: int, errors: np.ndarray
     }
 
 
-def _errors(bodies: Bodies, truth: AgoraImage, pairs: np.ndarray, vertex_ids: np.ndarray) -> np.ndarray:
+def _errors(prediction: AgoraPrediction, truth: AgoraImage, pairs: np.ndarray, vertex_ids: np.ndarray) -> np.ndarray:
     """MPJPE and MVE of the matches, (M, 2) m: calculate_v2v_error.py, compute_errors_joints_verts."""
     points = []
-    for people, rows in ((bodies, pairs[:, 0]), (truth, pairs[:, 1])):
+    for people, rows in ((prediction, pairs[:, 0]), (truth, pairs[:, 1])):
         joints = people.joints[rows, :_MATCHED_JOINTS].astype(np.float64)
         vertices = people.vertices[rows][:, vertex_ids].astype(np.float64)
         pelvis = joints[:, _HIPS].mean(1, keepdims=True)
@@ -207,32 +207,32 @@ def _box_overlap(joints2d: np.ndarray, true_joints2d: np.ndarray) -> np.ndarray:
     return shared / (area[:, None] + true_area - shared)
 
 
-def large_joints2d(bodies: Bodies) -> np.ndarray:
+def large_joints2d(prediction: AgoraPrediction) -> np.ndarray:
     """(P, K, 2) px of the large image, float64."""
-    return bodies.joints2d.astype(np.float64) * (LARGE_HW[1] / bodies.img_hw[1])
+    return prediction.joints2d.astype(np.float64) * (LARGE_HW[1] / prediction.img_hw[1])
 
 
-def check_bodies(bodies: Bodies, truth: AgoraImage | None = None) -> None:
+def check_prediction(prediction: AgoraPrediction, truth: AgoraImage | None = None) -> None:
     """Check what was predicted in one image.
 
     Args:
-        bodies: What was predicted.
+        prediction: What was predicted.
         truth: What it is to be compared with, if it is.
 
     Raises:
         InputError: Bodies with another number of vertices than the truth.
         ValueError: An image that is not 16:9, an array of another shape, or one that is not finite.
     """
-    count = len(bodies)
-    if bodies.img_hw[0] * LARGE_HW[1] != bodies.img_hw[1] * LARGE_HW[0]:
-        raise ValueError(f"AGORA's images are 16:9, but the prediction is of one of (H, W) {tuple(bodies.img_hw)}.")
-    arrays = {"joints2d": bodies.joints2d}
+    count = len(prediction)
+    if prediction.img_hw[0] * LARGE_HW[1] != prediction.img_hw[1] * LARGE_HW[0]:
+        raise ValueError(f"AGORA's images are 16:9, but the prediction is of one of (H, W) {tuple(prediction.img_hw)}.")
+    arrays = {"joints2d": prediction.joints2d}
     if truth is not None:
-        arrays |= {"joints": bodies.joints}
-        if count and len(truth) and bodies.vertices.shape[1:] != truth.vertices.shape[1:]:
+        arrays |= {"joints": prediction.joints}
+        if count and len(truth) and prediction.vertices.shape[1:] != truth.vertices.shape[1:]:
             raise InputError(
                 f"AGORA's people have {truth.vertices.shape[1]} vertices, the body model of the prediction has "
-                f"{bodies.vertices.shape[1]}; name SMPL's neutral model with --body."
+                f"{prediction.vertices.shape[1]}; name SMPL's neutral model with --body."
             )
     for name, array in arrays.items():
         if len(array) != count or array.shape[1] < _MATCHED_JOINTS or not np.isfinite(array).all():

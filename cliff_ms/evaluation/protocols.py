@@ -6,8 +6,10 @@ SMPL's own 24. Which frames a file holds, its boxes, focal lengths and image siz
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,6 +17,9 @@ from cliff_ms.body.files import Body, load_body
 from cliff_ms.data.annotations import Annotations
 from cliff_ms.io.errors import InputError
 from cliff_ms.keypoints import H36M17, LSP14, SMPL24, SPIN24
+
+if TYPE_CHECKING:
+    from cliff_ms.evaluation.evaluate import Outcome
 
 KEYPOINTS = ("clean", "noisy", "half", "openpose25")  # of an annotation file that a keypoint model may be scored on
 PELVIS, HIPS = ("pelvis",), ("right_hip", "left_hip")
@@ -32,6 +37,18 @@ MOCAP_OF_H36M17 = [SPIN24.index(_MOCAP_NAMES.get(name, name)) for name in H36M17
 _BODY_FILES = {"n": "SMPL_NEUTRAL.pkl", "m": "SMPL_MALE.pkl", "f": "SMPL_FEMALE.pkl"}
 _ORIGINAL_NAMES = {"n": "neutral", "m": "m", "f": "f"}
 _SUBJECTS_9_11 = r"(^|/)S(9|11)_"  # image names such as images/S9_Directions.60457274_000001.jpg
+
+
+def _score_people(*arguments: object) -> "Outcome":
+    from cliff_ms.evaluation.people import score_people  # which loads MindSpore
+
+    return score_people(*arguments)
+
+
+def _score_agora(*arguments: object) -> "Outcome":
+    from cliff_ms.evaluation.agora_run import score_agora
+
+    return score_agora(*arguments)
 
 
 @dataclass(frozen=True)
@@ -55,6 +72,8 @@ class Protocol:
         free_body: May be scored with another body than SMPL.
         focal: 'file' takes the focal lengths of the annotations and estimates those that are not known, 'known' refuses
             annotations without, 'estimated' never looks at them.
+        score: Runs and scores a network: (EvalJob, Network, EvalDataset, what `load_bodies` gives) -> Outcome, of
+            `evaluate`.
     """
 
     dataset: str
@@ -70,6 +89,7 @@ class Protocol:
     by_distance: bool = False
     free_body: bool = False
     focal: str = "file"
+    score: Callable[..., "Outcome"] = _score_people
 
 
 def _own(dataset: str, *variants: Protocol) -> tuple[Protocol, ...]:
@@ -96,6 +116,7 @@ def _agora(name: str, focal: str, source: str) -> Protocol:
         truth="dataframes",
         pve="neutral",
         focal=focal,
+        score=_score_agora,
     )
 
 

@@ -5,10 +5,8 @@ people, B the batch size, V of vertices; metres and radians in, millimetres and 
 """
 
 import time
-import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
@@ -17,17 +15,12 @@ from mindspore import Tensor
 
 from cliff_ms.body.files import Body
 from cliff_ms.body.smpl import SMPL
-from cliff_ms.camera import estimate_focal_length
-from cliff_ms.config import ModelConfig, SourceConfig
-from cliff_ms.data.annotations import Annotations
-from cliff_ms.data.crop import box_to_crop, normalize_keypoints
-from cliff_ms.data.detections import boxes_from_keypoints
-from cliff_ms.data.loader import Batch, load_batches
-from cliff_ms.data.source import BATCH_FIELDS, Source, collate
-from cliff_ms.evaluation.protocols import MOCAP_OF_H36M17, PELVIS, Protocol, scored_rows
+from cliff_ms.data.batching import Batch
+from cliff_ms.data.dataset import EvalDataset
+from cliff_ms.data.loader import load_batches
+from cliff_ms.evaluation.protocols import MOCAP_OF_H36M17, PELVIS, Protocol
 from cliff_ms.io.errors import InputError
-from cliff_ms.io.files import read_npz
-from cliff_ms.keypoints import H36M17, JOINT_SETS, LSP14, SMPL45, convert_keypoints
+from cliff_ms.keypoints import H36M17, LSP14, SMPL45
 from cliff_ms.metrics import auc, mpjpe, pa_mpjpe, pck, pve, rotation_error
 from cliff_ms.models.regressor import standing_mean_params
 from cliff_ms.rotation import rot6d_to_rotmat
@@ -38,103 +31,6 @@ _PELVIS = [H36M17.index(name) for name in PELVIS]
 _REGRESSED = len(SMPL45)  # where the joints of the H36M regressor begin
 
 Errors = dict[str, np.ndarray]  # name of a metric -> (N,)
-
-
-class EvalData:
-    """The rows of an annotation file that a protocol scores, in batches.
-
-    Args:
-        protocol: The protocol.
-        annotations: The file.
-        image_dir: Folder that its image names are relative to; may be empty for a keypoint model.
-        model: What the network reads.
-        batch_size: B.
-        keypoints: For a keypoint model, one of `protocols.KEYPOINTS`: 'clean' for the file's `input_keypoints` and
-            boxes, else its `input_keypoints_noisy` and so on, with boxes around those: whoever has such keypoints has
-            no better box.
-
-    Attributes:
-        annotations: All rows of the file.
-        rows: Those that are scored, (N,).
-        left_out: Reason -> how many rows it kept from being scored.
-
-    Raises:
-        InputError: What `Source` and `scored_rows` raise, or keypoints that the file or the model does not have.
-    """
-
-    def __init__(
-        self,
-        protocol: Protocol,
-        annotations: Path,
-        image_dir: Path | None,
-        model: ModelConfig,
-        batch_size: int,
-        keypoints: str = "clean",
-    ) -> None:
-        if not model.reads_keypoints and image_dir is None:
-            raise InputError("These weights read pixels: name the folder of the images with --image_dir.")
-        self._image_dir = image_dir
-        self._source = Source(SourceConfig(str(annotations), str(image_dir or "")), model, protocol.dataset)
-        self.annotations: Annotations = self._source.annotations
-        self.rows, self.left_out = scored_rows(protocol, self.annotations, str(annotations))
-        self.batch_size = batch_size
-        self._estimates_focal = protocol.focal == "estimated"
-        self._other = None if keypoints == "clean" else self._other_keypoints(annotations, model, keypoints)
-
-    @property
-    def gender(self) -> np.ndarray | None:
-        """(N,) of the scored rows, or None."""
-        return None if self.annotations.gender is None else self.annotations.gender[self.rows]
-
-    @property
-    def group(self) -> np.ndarray | None:
-        """(N,) of the scored rows, or None."""
-        return None if self.annotations.group is None else self.annotations.group[self.rows]
-
-    def __len__(self) -> int:
-        return -(-len(self.rows) // self.batch_size)
-
-    def places(self, index: int) -> np.ndarray:
-        """Rows of the file in batch `index`, (B,); the last batch is filled up with its last row."""
-        places = np.arange(index * self.batch_size, (index + 1) * self.batch_size)
-        return self.rows[np.minimum(places, len(self.rows) - 1)]
-
-    def image_path(self, row: int) -> Path:
-        """The picture of a row, for data with an image folder."""
-        return self._image_dir / self.annotations.image_names[row]
-
-    def read(self, rows: np.ndarray) -> Batch:
-        """The arrays of `BATCH_FIELDS` of some rows.
-
-        Raises:
-            InputError: A bad image: leaving it out would change the score.
-        """
-        inputs, center, size, img_hw, focal_length, *labels = collate([self._source.read(row) for row in rows])
-        if self._other is not None:
-            keypoints, center, size = (array[rows] for array in self._other)
-            inputs = normalize_keypoints(keypoints, center, size)
-        if self._estimates_focal:
-            focal_length = estimate_focal_length(img_hw)
-        return inputs, center, size, img_hw, focal_length, *labels
-
-    def batch(self, index: int) -> Batch:
-        """Batch `index`, see `read`."""
-        return self.read(self.places(index))
-
-    def _other_keypoints(self, path: Path, model: ModelConfig, which: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Keypoints of all rows in the model's joint set, (M, K, 3), and centre (M, 2) and size (M,) of their boxes."""
-        if not model.reads_keypoints:
-            raise InputError(f"--keypoints {which} is for keypoint models; these weights read pixels.")
-        joint_set = which if which in JOINT_SETS else self.annotations.input_joint_set
-        key, shape = f"input_keypoints_{which}", (len(self.annotations), len(JOINT_SETS[joint_set]), 3)
-        arrays = read_npz(path, "Annotation file", (key,)) if zipfile.is_zipfile(path) else {}
-        if key not in arrays:
-            raise InputError(f"Annotation file '{path}': key '{key}' is missing, which --keypoints {which} reads.")
-        if arrays[key].shape != shape or not np.isfinite(arrays[key]).all():
-            raise InputError(f"Annotation file '{path}': '{key}' must be finite numbers of shape {shape}.")
-        keypoints = arrays[key].astype(np.float32)
-        boxes = boxes_from_keypoints(keypoints, f"Annotation file '{path}', '{key}'")
-        return convert_keypoints(keypoints, joint_set, model.joint_set), *box_to_crop(boxes, model.crop_hw)
 
 
 @dataclass
@@ -151,7 +47,7 @@ class Seconds:
 
 
 def run_network(
-    network: Network, data: EvalData, seconds: Seconds
+    network: Network, data: EvalDataset, seconds: Seconds
 ) -> Iterator[tuple[np.ndarray, Batch, tuple[np.ndarray, ...]]]:
     """Run a network over all rows.
 
@@ -161,7 +57,7 @@ def run_network(
         seconds: Is set to the time that this takes, with what is done between the batches.
 
     Yields:
-        Of each batch: its rows (B,), its arrays and what the network makes of them; see `EvalData.places`.
+        Of each batch: its rows (B,), its arrays and what the network makes of them; see `EvalDataset.places`.
 
     Raises:
         InputError: A bad image; weights that give no finite numbers.
@@ -170,7 +66,7 @@ def run_network(
     batches = load_batches(data.batch, _WORKERS, stop=len(data))
     for index, batch in enumerate(tqdm(batches, total=len(data), unit="batch", leave=False, disable=None)):
         rows, called = data.places(index), time.perf_counter()
-        outputs = network(*batch[:5])
+        outputs = network(*batch.network_inputs)
         seconds.network += time.perf_counter() - called
         _check_finite(*outputs[:2], rows)
         yield rows, batch, outputs
@@ -181,7 +77,7 @@ def run_network(
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """Errors of each scored person, in the order of `EvalData.rows`.
+    """Errors of each scored person, in the order of `EvalDataset.rows`.
 
     Attributes:
         errors: Metric -> (N,); those that the protocol has.
@@ -208,10 +104,6 @@ class _Posed:
     vertices: np.ndarray | None = None
     pelvis: np.ndarray | None = None
 
-    def first(self, count: int) -> "_Posed":
-        arrays = (self.joints, self.rotmats, self.vertices, self.pelvis)
-        return _Posed(*(array if array is None else array[:count] for array in arrays))
-
 
 class Evaluator:
     """Scores a network by a protocol.
@@ -225,7 +117,7 @@ class Evaluator:
         self._protocol = protocol
         self._smpl = {key: SMPL(body, joint_regressor=body.regressors["h36m"]) for key, body in bodies.items()}
 
-    def __call__(self, network: Network, data: EvalData) -> Scores:
+    def __call__(self, network: Network, data: EvalDataset) -> Scores:
         """Score all rows.
 
         Args:
@@ -242,15 +134,15 @@ class Evaluator:
         mean_pose = self._prediction(*_mean_pose(data.batch_size), None) if self._protocol.by_distance else None
         seconds = Seconds()
         for rows, batch, (rotmats, betas, *_) in run_network(network, data, seconds):
-            count = min(data.batch_size, len(data.rows) - len(parts) * data.batch_size)
             gender = None if data.annotations.gender is None else data.annotations.gender[rows]
-            truth = self._truth(batch, gender).first(count)
-            parts.append(self._errors(self._prediction(betas, rotmats, gender).first(count), truth))
+            truth = self._truth(batch, gender)
+            parts.append(self._errors(self._prediction(betas, rotmats, gender), truth))
             if mean_pose:
-                mean_parts.append(self._errors(mean_pose.first(count), truth))
-            distances.append(_distance(batch)[:count])
-        mean_errors = _join(mean_parts) if mean_parts else None
-        return Scores(_join(parts), mean_errors, np.concatenate(distances), seconds)
+                mean_parts.append(self._errors(mean_pose, truth))
+            distances.append(_distance(batch))
+        count = len(data.rows)  # what fills up the last batch comes after them
+        mean_errors = _join(mean_parts, count) if mean_parts else None
+        return Scores(_join(parts, count), mean_errors, np.concatenate(distances)[:count], seconds)
 
     def pose(self, betas: np.ndarray, rotmats: np.ndarray, gender: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Pose each person of a batch on the body of a gender.
@@ -274,13 +166,12 @@ class Evaluator:
         return vertices, joints[:, _REGRESSED:]
 
     def _truth(self, batch: Batch, gender: np.ndarray | None) -> _Posed:
-        fields = dict(zip(BATCH_FIELDS, batch, strict=True))
         if self._protocol.truth == "mocap":
-            return _Posed(fields["keypoints3d"][:, MOCAP_OF_H36M17, :3])
+            return _Posed(batch.keypoints3d[:, MOCAP_OF_H36M17, :3])
         if self._protocol.truth == "neutral" or gender is None:
-            gender = np.full(len(batch[0]), "n")
-        vertices, joints = self.pose(fields["betas"], fields["rotmats"], gender)
-        return _Posed(joints, fields["rotmats"], vertices, joints[:, _PELVIS])
+            gender = np.full(len(batch.betas), "n")
+        vertices, joints = self.pose(batch.betas, batch.rotmats, gender)
+        return _Posed(joints, batch.rotmats, vertices, joints[:, _PELVIS])
 
     def _prediction(self, betas: np.ndarray, rotmats: np.ndarray, gender: np.ndarray | None) -> _Posed:
         vertices, joints = self.pose(betas, rotmats, np.full(len(betas), "n"))
@@ -328,9 +219,8 @@ def _mean_pose(count: int) -> tuple[np.ndarray, np.ndarray]:
 
 def _distance(batch: Batch) -> np.ndarray:
     """(B,) of the box centre from the image centre, in halves of the image diagonal."""
-    center, img_hw = batch[1], batch[3]
-    return 2 * np.linalg.norm(center - img_hw[:, ::-1] / 2, axis=1) / np.linalg.norm(img_hw, axis=1)
+    return 2 * np.linalg.norm(batch.center - batch.img_hw[:, ::-1] / 2, axis=1) / np.linalg.norm(batch.img_hw, axis=1)
 
 
-def _join(parts: list[Errors]) -> Errors:
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+def _join(parts: list[Errors], count: int) -> Errors:
+    return {name: np.concatenate([part[name] for part in parts])[:count] for name in parts[0]}

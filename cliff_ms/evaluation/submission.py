@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from cliff_ms.data.readers.agora import image_stem
-from cliff_ms.evaluation.agora import Bodies, check_bodies, large_joints2d
+from cliff_ms.evaluation.agora import AgoraPrediction, check_prediction, large_joints2d
 from cliff_ms.io.errors import InputError
 from cliff_ms.io.files import atomic_path
 
 
-def write_submission(path: str | Path, images: Iterable[tuple[str, Bodies]]) -> int:
+def write_submission(path: str | Path, images: Iterable[tuple[str, AgoraPrediction]]) -> int:
     """Write the zip for AGORA's leaderboard: check_pred_format.py and docs/prediction_format.md, SMPL parameters.
 
     It holds `predictions/{image}_personId_{k}.pkl` for each person: joints (K, 2) in px of the large image, params
@@ -34,13 +34,13 @@ def write_submission(path: str | Path, images: Iterable[tuple[str, Bodies]]) -> 
     """
     seen, count = set(), 0
     with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, bodies in images:
+        for name, prediction in images:
             stem = image_stem(name)
             if stem in seen or "." in stem:
                 why = "comes twice, perhaps in both sizes" if stem in seen else "has more than one dot in its name"
                 raise InputError(f"AGORA's submission: the image '{name}' {why}.")
             seen.add(stem)
-            for k, person in enumerate(_parameters(bodies)):
+            for k, person in enumerate(_parameters(prediction)):
                 archive.writestr(f"predictions/{stem}_personId_{k}.pkl", _portable(pickle.dumps(person, 2)))
                 count += 1
         if not count:
@@ -48,15 +48,15 @@ def write_submission(path: str | Path, images: Iterable[tuple[str, Bodies]]) -> 
     return count
 
 
-def _parameters(bodies: Bodies) -> list[dict]:
+def _parameters(prediction: AgoraPrediction) -> list[dict]:
     """What the leaderboard reads of each person; types as in its sample_pred_format/smpl_param_rm_personId_0.pkl."""
-    check_bodies(bodies)
-    count, joints2d = len(bodies), large_joints2d(bodies)
+    check_prediction(prediction)
+    count, joints2d = len(prediction), large_joints2d(prediction)
     params = {
-        "transl": bodies.translation.reshape(count, 1, 3),
-        "betas": bodies.betas.reshape(count, 1, 10),
-        "global_orient": bodies.rotmats[:, :1].reshape(count, 1, 1, 3, 3),
-        "body_pose": bodies.rotmats[:, 1:].reshape(count, 1, 23, 3, 3),
+        "transl": prediction.translation.reshape(count, 1, 3),
+        "betas": prediction.betas.reshape(count, 1, 10),
+        "global_orient": prediction.rotmats[:, :1].reshape(count, 1, 1, 3, 3),
+        "body_pose": prediction.rotmats[:, 1:].reshape(count, 1, 23, 3, 3),
     }
     params = {name: array.astype(np.float32) for name, array in params.items()}
     if not all(np.isfinite(array).all() for array in params.values()):

@@ -4,8 +4,10 @@ import cv2
 import numpy as np
 
 from cliff_ms.body.files import Body
+from cliff_ms.data.batching import filled_batches
 from cliff_ms.data.crop import crop_affine
-from cliff_ms.evaluation.scoring import EvalData, Evaluator
+from cliff_ms.data.dataset import EvalDataset
+from cliff_ms.evaluation.scoring import Evaluator
 from cliff_ms.io.images import read_image
 from cliff_ms.visual.render import PALETTE, render_overlay
 from cliff_ms.weights.networks import Network
@@ -17,7 +19,7 @@ _PAIRS_PER_ROW = 3
 
 
 def draw_worst(
-    network: Network, evaluator: Evaluator, body: Body, data: EvalData, mpjpe: np.ndarray, count: int
+    network: Network, evaluator: Evaluator, body: Body, data: EvalDataset, mpjpe: np.ndarray, count: int
 ) -> np.ndarray:
     """Draw the people with the largest errors, worst first: each one's surroundings and the prediction over them.
 
@@ -37,20 +39,18 @@ def draw_worst(
     """
     worst = np.argsort(-mpjpe, kind="stable")[:count]
     tiles = []
-    for start in range(0, len(worst), data.batch_size):
-        chosen = worst[np.minimum(np.arange(start, start + data.batch_size), len(worst) - 1)]
+    for places, kept in filled_batches(len(worst), data.batch_size):
+        chosen = worst[places]
         batch = data.read(data.rows[chosen])
-        rotmats, betas, _, translation = network(*batch[:5])
+        rotmats, betas, _, translation = network(*batch.network_inputs)
         vertices = evaluator.pose(betas, rotmats, np.full(len(betas), "n"))[0] + translation[:, None]
-        for k in range(min(data.batch_size, len(worst) - start)):
-            center, size, _, focal_length = (array[k] for array in batch[1:5])
-            row = data.rows[chosen[k]]
-            image = read_image(data.image_path(row))
-            overlay = render_overlay(image, [(vertices[k], PALETTE[0])], body.faces, float(focal_length))
-            pair = [crop_affine(picture, center, _MARGIN * size, _TILE_HW) for picture in (image, overlay)]
-            tiles.append(
-                _captioned(np.hstack(pair), f"row {row}: {mpjpe[chosen[k]]:.0f} mm  {data.image_path(row).name}")
-            )
+        for k in range(kept):
+            row, path = data.rows[chosen[k]], data.source.image_path(data.rows[chosen[k]])
+            image = read_image(path)
+            overlay = render_overlay(image, [(vertices[k], PALETTE[0])], body.faces, float(batch.focal_length[k]))
+            shown = batch.center[k], _MARGIN * batch.bbox_size[k], _TILE_HW
+            pair = [crop_affine(picture, *shown) for picture in (image, overlay)]
+            tiles.append(_captioned(np.hstack(pair), f"row {row}: {mpjpe[chosen[k]]:.0f} mm  {path.name}"))
     tiles += [np.full_like(tiles[0], 255)] * (-len(tiles) % min(_PAIRS_PER_ROW, len(tiles)))
     width = min(_PAIRS_PER_ROW, len(tiles))
     return np.vstack([np.hstack(tiles[k : k + width]) for k in range(0, len(tiles), width)])

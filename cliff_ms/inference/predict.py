@@ -4,12 +4,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mindspore import Tensor
-
 from cliff_ms import camera
 from cliff_ms.body.files import Body
 from cliff_ms.body.smpl import SMPL
 from cliff_ms.config import ModelConfig
+from cliff_ms.data.batching import filled_batches, pose_in_batches
 from cliff_ms.data.crop import box_to_crop, crop_affine, crop_rounded, normalize_image, normalize_keypoints
 from cliff_ms.data.detections import Detections
 from cliff_ms.io.errors import InputError
@@ -114,17 +113,14 @@ class Predictor:
             focal_length = float(camera.estimate_focal_length(np.array(image.shape[:2], np.float64)))
         focal = np.full(count, focal_length, np.float32)
         center, size = box_to_crop(detections.boxes, self._config.crop_hw)
-        outputs = []
-        for start in range(0, count, self._batch_size):
-            # Past the end, the last person is repeated: one shape, one compiled graph.
-            rows = np.minimum(np.arange(start, start + self._batch_size), count - 1)
+        rotmats, betas, translation = (np.empty((count, *shape), np.float32) for shape in ((24, 3, 3), (10,), (3,)))
+        for rows, _ in filled_batches(count, self._batch_size):
             inputs = self._inputs(image, detections, center[rows], size[rows], rows)
-            rotmat, betas, _, translation = self._network(inputs, center[rows], size[rows], img_hw[rows], focal[rows])
-            if not all(np.isfinite(array).all() for array in (rotmat, betas, translation)):
-                raise InputError("The network gives values that are not finite: bad weights.")
-            vertices, joints = (t.asnumpy() for t in self._smpl(Tensor(betas), Tensor(rotmat)))
-            outputs.append([array[: count - start] for array in (rotmat, betas, translation, vertices, joints)])
-        rotmats, betas, translation, vertices, joints = self._join(outputs)
+            outputs = self._network(inputs, center[rows], size[rows], img_hw[rows], focal[rows])
+            rotmats[rows], betas[rows], _, translation[rows] = outputs
+        if not all(np.isfinite(array).all() for array in (rotmats, betas, translation)):
+            raise InputError("The network gives values that are not finite: bad weights.")
+        vertices, joints = pose_in_batches(self._smpl, betas, rotmats, self._batch_size)
         joints2d = camera.to_image(camera.project(joints, translation, focal), img_hw)
         moved = translation[:, None]
         return People(
@@ -151,9 +147,3 @@ class Predictor:
         return np.stack(
             [normalize_image(cut(image, c, s, self._config.crop_hw)) for c, s in zip(center, size, strict=True)]
         )
-
-    def _join(self, outputs: list[list[np.ndarray]]) -> list[np.ndarray]:
-        if outputs:
-            return [np.concatenate(arrays) for arrays in zip(*outputs, strict=True)]
-        shapes = ((24, 3, 3), (10,), (3,), (self._smpl.vertex_count, 3), (45, 3))
-        return [np.zeros((0, *shape), np.float32) for shape in shapes]

@@ -4,6 +4,7 @@ import numpy as np
 
 from cliff_ms.body.files import Body
 from cliff_ms.camera import estimate_focal_length
+from cliff_ms.data.batching import Batch
 from cliff_ms.data.crop import normalize_keypoints
 from cliff_ms.keypoints import LANDMARKS, SPIN24, index_map
 from cliff_ms.synthetic.observation import Observer
@@ -44,17 +45,15 @@ class KeypointStream:
         self.batch_size = batch_size
         self.key = (seed, int(held_out))
 
-    def batch(self, index: int) -> tuple[np.ndarray, ...]:
+    def batch(self, index: int) -> Batch:
         """Make one batch.
 
         Args:
             index: Which, from 0.
 
         Returns:
-            inputs (B, K, 3) normalised keypoints, zero where missing; center (B, 2) px; size (B,) px; img_hw (B, 2) px;
-            focal_length (B,) px; keypoints2d (B, 24, 3) px of the full image and 1 inside the frame, else 0;
-            keypoints3d (B, 24, 4) m, camera frame, and 1; rotmats (B, 24, 3, 3), the root's in the camera frame; betas
-            (B, 10); has_smpl (B,) ones. All float32.
+            The batch: inputs are zero where a keypoint is missing, `keypoints2d` have 1 inside the frame, else 0,
+            `keypoints3d` are from the camera, and everybody has all labels.
         """
         rng = np.random.default_rng((*self.key, index))
         people = self.world.sample(rng, self.batch_size)
@@ -62,17 +61,16 @@ class KeypointStream:
         inputs = normalize_keypoints(keypoints, center, size)
         inputs[keypoints[..., 2] == 0] = 0
         joints2d, joints3d = people.points2d[:, _SPIN], people.points[:, _SPIN]
-        focal_length = people.focal_length if self.known_focal_length else estimate_focal_length(people.img_hw)
         in_frame = people.in_frame()[:, _SPIN, None].astype(np.float32)
-        return (
-            inputs,
-            center,
-            size,
-            people.img_hw,
-            focal_length,
-            np.concatenate([joints2d, in_frame], -1),
-            np.concatenate([joints3d, np.ones_like(in_frame)], -1),
-            people.rotmats,
-            people.betas,
-            np.ones(self.batch_size, np.float32),
+        return Batch(
+            inputs=inputs,
+            center=center,
+            bbox_size=size,
+            img_hw=people.img_hw,
+            focal_length=people.focal_length if self.known_focal_length else estimate_focal_length(people.img_hw),
+            keypoints2d=np.concatenate([joints2d, in_frame], -1),
+            keypoints3d=np.concatenate([joints3d, np.ones_like(in_frame)], -1),
+            rotmats=people.rotmats,
+            betas=people.betas,
+            has_smpl=np.ones(self.batch_size, np.float32),
         )

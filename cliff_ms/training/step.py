@@ -50,18 +50,7 @@ class CLIFFWithLoss(nn.Cell):
         crop_hw (tuple): Height and width of the resized crop in px. Default: (256, 192).
 
     Inputs:
-        The arrays of a batch, in the order of `cliff_ms.data.dataset.BATCH_FIELDS`:
-
-        - **inputs** (Tensor) - (B, 3, H, W) crops or (B, K, 3) keypoints, as the encoder reads them.
-        - **center** (Tensor) - (B, 2) px, full image.
-        - **size** (Tensor) - (B,) px.
-        - **img_hw** (Tensor) - (B, 2) px.
-        - **focal_length** (Tensor) - (B,) px.
-        - **keypoints2d** (Tensor) - (B, 24, 3) px, full image, and confidence.
-        - **keypoints3d** (Tensor) - (B, 24, 4) m and confidence.
-        - **rotmats** (Tensor) - (B, 24, 3, 3), the root's relative to the full image's camera.
-        - **betas** (Tensor) - (B, 10).
-        - **has_smpl** (Tensor) - (B,) 0 or 1.
+        The arrays of a :class:`cliff_ms.data.batching.Batch`, in its order.
 
     Outputs:
         Tuple of **loss** () and **terms** (T,), the terms of `term_names` without their factors.

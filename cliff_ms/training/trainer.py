@@ -20,8 +20,9 @@ from cliff_ms import runtime
 from cliff_ms.body.files import Body
 from cliff_ms.body.smpl import build_smpl
 from cliff_ms.config import Config, TrainConfig
+from cliff_ms.data.batching import Batch
 from cliff_ms.data.dataset import TrainDataset
-from cliff_ms.data.loader import Batch, load_batches
+from cliff_ms.data.loader import load_batches
 from cliff_ms.io.errors import InputError
 from cliff_ms.io.images import write_image
 from cliff_ms.models.cliff import CLIFF, build_model

@@ -9,9 +9,11 @@ from mindspore import Tensor, nn
 
 from cliff_ms.body.files import Body
 from cliff_ms.config import Config
+from cliff_ms.data.batching import Batch
 from cliff_ms.data.crop import IMAGENET_MEAN, IMAGENET_STD
 from cliff_ms.data.dataset import EvalDataset
-from cliff_ms.data.loader import Batch, load_batches
+from cliff_ms.data.loader import load_batches
+from cliff_ms.data.source import Source
 from cliff_ms.io.errors import InputError
 from cliff_ms.keypoints import SPIN24
 from cliff_ms.metrics import mpjpe, pa_mpjpe, rotation_error
@@ -50,7 +52,7 @@ class Validator:
         body: For the stream.
 
     Raises:
-        InputError: What `EvalDataset` raises; or no sample has the 3D joints to compare with.
+        InputError: What `Source` raises; or no sample has the 3D joints to compare with.
     """
 
     def __init__(self, network: CLIFFWithLoss, config: Config, body: Body) -> None:
@@ -74,10 +76,10 @@ class Validator:
             batches = -(-HELD_OUT_SAMPLES // size)
             self._parts.append((stream.batch, batches, batches * size))
         for source in config.data.val:
-            dataset = EvalDataset(source, config.model, size)
+            dataset = EvalDataset(Source(source, config.model, "data.val"), size)
             if not (dataset.annotations.keypoints3d[:, _COMPARED, 3] > 0).all(1).any():
                 raise InputError(f"data.val: '{source.annotations}' has no row with all 3D joints to compare with.")
-            self._parts.append((dataset.batch, len(dataset), dataset.count))
+            self._parts.append((dataset.batch, len(dataset), len(dataset.rows)))
 
     @property
     def has_samples(self) -> bool:
@@ -99,13 +101,12 @@ class Validator:
         joint_errors, aligned_errors, angles = [], [], []
         for batch, count in self._batches():
             rotmats, joints, _ = self._run(batch)
-            true, true_rotmats, has_smpl = batch[6], batch[7], batch[9]
-            counted = np.arange(len(true)) < count  # the last batch is filled up
-            labelled = counted & (true[:, _COMPARED, 3] > 0).all(1)
-            pred, gt = (_from_hips(j[labelled])[:, _COMPARED] for j in (joints, true[..., :3]))
+            counted = np.arange(len(joints)) < count  # the last batch is filled up
+            labelled = counted & (batch.keypoints3d[:, _COMPARED, 3] > 0).all(1)
+            pred, gt = (_from_hips(j[labelled])[:, _COMPARED] for j in (joints, batch.keypoints3d[..., :3]))
             joint_errors.append(mpjpe(pred, gt))
             aligned_errors.append(pa_mpjpe(pred, gt))
-            angles.append(rotation_error(rotmats[:, 0], true_rotmats[:, 0])[counted & (has_smpl > 0)])
+            angles.append(rotation_error(rotmats[:, 0], batch.rotmats[:, 0])[counted & (batch.has_smpl > 0)])
         errors = np.concatenate(joint_errors)
         angles = np.concatenate(angles)
         return {
@@ -119,22 +120,21 @@ class Validator:
         """Projected joints over the crops of the first samples of a batch.
 
         Args:
-            batch: The arrays of BATCH_FIELDS.
+            batch: The samples.
 
         Returns:
             (h, W, 3) uint8 RGB, a row of crops: labels green, predictions red, a line from one to the other.
         """
         _, _, points = self._run(batch)
-        inputs, center, size, _, _, keypoints2d = batch[:6]
         tiles = []
-        for row in range(min(_TILES, len(inputs))):
-            tile = _crop_picture(inputs[row])
-            scale = tile.shape[0] / size[row]
+        for row in range(min(_TILES, len(points))):
+            tile, keypoints = _crop_picture(batch.inputs[row]), batch.keypoints2d[row]
+            scale = tile.shape[0] / batch.bbox_size[row]
             middle = np.array(tile.shape[1::-1]) / 2
-            true, pred = ((p - center[row]) * scale + middle for p in (keypoints2d[row, :, :2], points[row]))
-            for joint in np.flatnonzero(keypoints2d[row, :, 2] > 0):
+            true, pred = ((p - batch.center[row]) * scale + middle for p in (keypoints[:, :2], points[row]))
+            for joint in np.flatnonzero(keypoints[:, 2] > 0):
                 _draw_line(tile, true[joint], pred[joint])
-            for joint in np.flatnonzero(keypoints2d[row, :, 2] > 0):
+            for joint in np.flatnonzero(keypoints[:, 2] > 0):
                 _draw_dot(tile, true[joint], _TRUE_COLOUR)
             for point in pred:
                 _draw_dot(tile, point, _PREDICTED_COLOUR)
@@ -147,10 +147,10 @@ class Validator:
         for load, batches, samples in self._parts:
             for batch in load_batches(load, self._workers, stop=batches):
                 yield batch, samples
-                samples -= len(batch[0])
+                samples -= len(batch.inputs)
 
     def _run(self, batch: Batch) -> tuple[np.ndarray, ...]:
-        return tuple(output.asnumpy() for output in self._predict(*map(Tensor, batch[:5])))
+        return tuple(output.asnumpy() for output in self._predict(*map(Tensor, batch.network_inputs)))
 
 
 def _from_hips(joints: np.ndarray) -> np.ndarray:

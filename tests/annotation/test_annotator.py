@@ -120,8 +120,8 @@ def test_training_reads_it(finished):
 
     assert load_annotations(finished[0]).has_smpl.all()
     data = DataConfig(train=(SourceConfig(str(finished[0])),), batch_size=4)
-    inputs, *_, has_smpl = TrainDataset(Config(MODEL, data, AugmentConfig())).batch(0)
-    assert inputs.shape == (4, 17, 3) and has_smpl.all()
+    batch = TrainDataset(Config(MODEL, data, AugmentConfig())).batch(0)
+    assert batch.inputs.shape == (4, 17, 3) and batch.has_smpl.all()
 
 
 def test_killed_and_started_again_is_the_same(finished, files):
@@ -266,13 +266,14 @@ def test_people_without_finite_numbers_are_marked(files, graph_mode):
     from cliff_ms.annotation.annotator import run_network
     from cliff_ms.body.smpl import build_smpl
     from cliff_ms.data.dataset import EvalDataset
+    from cliff_ms.data.source import Source
 
     def network(inputs, *_):
         rotmats = np.tile(np.eye(3, dtype=np.float32), (len(inputs), 24, 1, 1))
         rotmats[2, 5] = np.nan
         return rotmats, np.zeros((len(inputs), 10), np.float32), None, np.tile(np.float32([0, 0, 5]), (len(inputs), 1))
 
-    data = EvalDataset(SourceConfig(str(files / "people.npz")), MODEL, PEOPLE)
+    data = EvalDataset(Source(SourceConfig(str(files / "people.npz")), MODEL, "data.val"), PEOPLE)
     found = run_network(network, build_smpl(load_body(), "body"), data, 0)
     assert np.flatnonzero(found["has_smpl"] == 0).tolist() == [2]
     assert not found["S"][2].any() and not found["pose"][2].any() and np.isnan(found["points2d"][2]).all()

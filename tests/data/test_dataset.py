@@ -10,9 +10,11 @@ import pytest
 
 from cliff_ms.config import AugmentConfig, Config, DataConfig, ModelConfig, SourceConfig, TrainConfig
 from cliff_ms.data.annotations import load_annotations
+from cliff_ms.data.batching import Batch
 from cliff_ms.data.crop import crop_affine, crop_rounded, normalize_image, normalize_keypoints
-from cliff_ms.data.dataset import BATCH_FIELDS, EvalDataset, TrainDataset
+from cliff_ms.data.dataset import EvalDataset, TrainDataset
 from cliff_ms.data.loader import load_batches
+from cliff_ms.data.source import Source
 from cliff_ms.io.errors import InputError
 from cliff_ms.io.images import read_image
 
@@ -20,7 +22,6 @@ HW = (90, 120)
 MODEL = ModelConfig(crop_hw=(64, 48))
 KEYPOINTS = ModelConfig(encoder="keypoints")
 STILL = AugmentConfig(flip=0, rotation_prob=0, scale=0, noise=0)
-FIELD = {name: k for k, name in enumerate(BATCH_FIELDS)}
 
 
 def make_source(folder, name, count, first, **changes):
@@ -54,17 +55,21 @@ def make_config(sources, batch_size=4, model=MODEL, augment=None, **data):
     return Config(model, data, augment, train=TrainConfig(seed=3))
 
 
+def open_eval(source, batch_size, model=MODEL, **options):
+    return EvalDataset(Source(source, model, "data.val"), batch_size, **options)
+
+
 def mixed(a, b, share=0.6):
     return replace(a, weight=share), replace(b, weight=1 - share)
 
 
 def assert_same(first, second):
-    for name, x, y in zip(BATCH_FIELDS, first, second, strict=True):
+    for name, x, y in zip(Batch._fields, first, second, strict=True):
         np.testing.assert_array_equal(x, y, err_msg=name)
 
 
 def people(batches):
-    return np.concatenate([batch[FIELD["betas"]][:, 0] for batch in batches]).astype(int)
+    return np.concatenate([batch.betas[:, 0] for batch in batches]).astype(int)
 
 
 def test_batches_do_not_depend_on_workers_nor_on_the_start(tmp_path):
@@ -80,7 +85,7 @@ def test_batches_do_not_depend_on_workers_nor_on_the_start(tmp_path):
     for one, other in zip(plain[3:], islice(load_batches(TrainDataset(config).batch, 2, start=3), 3), strict=True):
         assert_same(one, other)
     other_seed = replace(config, train=TrainConfig(seed=4))
-    assert (TrainDataset(other_seed).batch(0)[0] != plain[0][0]).any()
+    assert (TrainDataset(other_seed).batch(0).inputs != plain[0].inputs).any()
 
 
 def test_ranks_share_the_batch_of_one(tmp_path):
@@ -98,7 +103,7 @@ def test_every_epoch_holds_every_sample_once(tmp_path):
     np.testing.assert_array_equal(np.sort(epochs), np.tile(np.arange(7), (6, 1)))
     assert len(np.unique(epochs, axis=0)) == 6
     alone = TrainDataset(make_config([make_source(tmp_path, "b", 1, 0)], batch_size=1))
-    assert (alone.batch(0)[0] != alone.batch(1)[0]).any()  # augmented anew in each epoch
+    assert (alone.batch(0).inputs != alone.batch(1).inputs).any()  # augmented anew in each epoch
 
 
 def test_sources_are_mixed_by_their_share(tmp_path):
@@ -119,13 +124,14 @@ def test_labels_of_an_unchanged_sample(tmp_path):
     known = load_annotations(source.annotations)
     batch = TrainDataset(make_config([source], batch_size=5, augment=STILL)).batch(0)
     rows = people([batch])
-    for name in ("center", "size", "keypoints2d", "keypoints3d", "betas", "has_smpl"):
-        np.testing.assert_array_equal(batch[FIELD[name]], getattr(known, name)[rows], err_msg=name)
-    np.testing.assert_array_equal(batch[FIELD["img_hw"]], [HW] * 5)
+    for name in ("center", "keypoints2d", "keypoints3d", "betas", "has_smpl"):
+        np.testing.assert_array_equal(getattr(batch, name), getattr(known, name)[rows], err_msg=name)
+    np.testing.assert_array_equal(batch.bbox_size, known.size[rows])
+    np.testing.assert_array_equal(batch.img_hw, [HW] * 5)
     expected = np.where(np.isnan(known.focal_length), 150, known.focal_length)  # 150 = hypot(90, 120)
-    np.testing.assert_allclose(batch[FIELD["focal_length"]], expected[rows])
-    evaluated = EvalDataset(source, MODEL, 5).batch(0)
-    np.testing.assert_allclose(batch[0], evaluated[0][rows], atol=1e-5)
+    np.testing.assert_allclose(batch.focal_length, expected[rows])
+    evaluated = open_eval(source, 5).batch(0)
+    np.testing.assert_allclose(batch.inputs, evaluated.inputs[rows], atol=1e-5)
     rounded = make_config([source], batch_size=5, augment=STILL, model=replace(MODEL, crop_style="rounded"))
     assert_same(TrainDataset(rounded).batch(0), batch)  # which is for evaluation only
 
@@ -141,25 +147,25 @@ def test_what_is_at_a_keypoint_comes_to_its_label_through_file_and_reduction(tmp
     for picture in (tmp_path / "a").iterdir():
         cv2.imwrite(str(picture), np.dstack([noise, light, light]), [cv2.IMWRITE_JPEG_QUALITY, 98])
     config = make_config([source], batch_size=40, augment=AugmentConfig(rotation_prob=0.7, noise=0))
-    batch = dict(zip(BATCH_FIELDS, TrainDataset(config).batch(0), strict=True))
-    step = batch["size"][:, None] / 64
-    expected = (batch["keypoints2d"][:, 0, :2] - batch["center"]) / step + [24, 32]
-    red = np.maximum(batch["inputs"][:, 0] * 0.229 + 0.485 - 0.05, 0)
+    batch = TrainDataset(config).batch(0)
+    step = batch.bbox_size[:, None] / 64
+    expected = (batch.keypoints2d[:, 0, :2] - batch.center) / step + [24, 32]
+    red = np.maximum(batch.inputs[:, 0] * 0.229 + 0.485 - 0.05, 0)
     found = [(red.sum(axis) * (np.arange(n) + 0.5)).sum(1) / red.sum((1, 2)) for axis, n in ((1, 48), (2, 64))]
     np.testing.assert_allclose(np.stack(found, 1), expected, atol=0.15)
     # Pixel noise is averaged away, not picked from, where the crop shrinks the picture much.
-    assert np.median(np.abs(np.diff(batch["inputs"][step[:, 0] > 5, 2]))) < 0.25
+    assert np.median(np.abs(np.diff(batch.inputs[step[:, 0] > 5, 2]))) < 0.25
 
 
 def test_evaluation_keeps_the_order_and_fills_up_the_last_batch(tmp_path):
     source = make_source(tmp_path, "a", 5, 0)
-    dataset = EvalDataset(source, MODEL, 2)
+    dataset = open_eval(source, 2)
     batches = list(load_batches(dataset.batch, 2, 0, len(dataset)))
-    assert dataset.count == 5 and len(batches) == 3
+    assert len(dataset.rows) == 5 and len(batches) == 3
     assert people(batches).tolist() == [0, 1, 2, 3, 4, 4]
     image, known = read_image(tmp_path / "a" / "1.jpg"), dataset.annotations
     for style, cut in {"affine": crop_affine, "rounded": crop_rounded}.items():
-        crop = EvalDataset(source, replace(MODEL, crop_style=style), 2).batch(0)[0][1]
+        crop = open_eval(source, 2, replace(MODEL, crop_style=style)).batch(0).inputs[1]
         expected = cut(image, known.center[1].astype(float), float(known.size[1]), MODEL.crop_hw)
         # A crop that shrinks the picture twice reads it at half its size.
         limit = 1e-6 if style == "rounded" or known.size[1] < 128 else 0.2
@@ -173,9 +179,30 @@ def test_keypoint_models_read_keypoints_and_no_picture(tmp_path):
     batch = dataset.batch(0)
     rows = people([batch])
     expected = normalize_keypoints(known.input_keypoints, known.center, known.size)[rows]
-    np.testing.assert_allclose(batch[0], expected, atol=1e-5)
+    np.testing.assert_allclose(batch.inputs, expected, atol=1e-5)
     other = replace(KEYPOINTS, joint_set="openpose25")
-    assert EvalDataset(source, other, 6).batch(0)[0].shape == (6, 25, 3)
+    assert open_eval(source, 6, other).batch(0).inputs.shape == (6, 25, 3)
+
+
+def test_some_rows_are_read_and_keypoints_and_boxes_replaced(tmp_path):
+    source = make_source(tmp_path, "a", 6, 0)
+    rng = np.random.default_rng(0)
+    other = (rng.uniform(0, 90, (6, 17, 3)).astype(np.float32), np.full((6, 2), 30, np.float32), np.arange(6) + 50.0)
+    rows = np.array([1, 4, 5])
+    dataset = open_eval(source, 2, KEYPOINTS, rows=rows, keypoints=other)
+    assert len(dataset) == 2 and people([dataset.batch(0), dataset.batch(1)]).tolist() == [1, 4, 5, 5]
+    assert [dataset.places(k).tolist() for k in range(2)] == [[1, 4], [5, 5]]
+    batch, plain = dataset.read(rows), open_eval(source, 2, KEYPOINTS).read(rows)
+    np.testing.assert_array_equal(batch.inputs, normalize_keypoints(*(array[rows] for array in other)))
+    assert batch.bbox_size.tolist() == [51, 54, 55] and (batch.center == 30).all()
+    np.testing.assert_array_equal(batch.keypoints2d, plain.keypoints2d)
+
+
+def test_focal_lengths_of_the_file_are_given_or_not(tmp_path):
+    source = make_source(tmp_path, "a", 3, 0, focal_l=np.array([200.0, np.nan, 300]))
+    given, none = (Source(source, KEYPOINTS, "data.val", known_focal_length=known) for known in (True, False))
+    assert [given.read(row).focal_length for row in range(3)] == [200, 150, 300]  # 150 = hypot(90, 120)
+    assert [none.read(row).focal_length for row in range(3)] == [150] * 3
 
 
 def test_rows_without_labels_are_left_out_of_training(tmp_path):
@@ -183,7 +210,7 @@ def test_rows_without_labels_are_left_out_of_training(tmp_path):
     labels = {"part": part, "S": None, "pose": None, "shape": None}
     source = make_source(tmp_path, "a", 6, 0, **labels)
     assert TrainDataset(make_config([source])).epoch_length == 5
-    assert EvalDataset(source, MODEL, 2).count == 6
+    assert len(open_eval(source, 2).rows) == 6
     bare = make_source(tmp_path, "b", 3, 0, **{**labels, "part": None})
     with pytest.raises(InputError, match="b.npz.*none of its 3 rows has a label"):
         TrainDataset(make_config([bare]))
@@ -202,7 +229,7 @@ def test_a_bad_image_stops_or_is_skipped(tmp_path, workers, caplog):
     np.testing.assert_array_equal(np.bincount(seen), [6, 2, 2, 2])  # row 0 comes after rows 4 and 5
     assert "row 4" in caplog.text and caplog.text.count("skipped") == 6  # row 4 meets row 5 as well
     with pytest.raises(InputError, match="row 4"):
-        list(load_batches(EvalDataset(source, MODEL, 2).batch, workers, 0, 3))
+        list(load_batches(open_eval(source, 2).batch, workers, 0, 3))
     for picture in (tmp_path / "a").iterdir():
         picture.write_bytes(b"nothing")
     with pytest.raises(InputError, match="6 images in a row cannot be read"):

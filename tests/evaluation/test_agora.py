@@ -11,7 +11,7 @@ from scipy.spatial.transform import Rotation
 from cliff_ms.body.files import load_body
 from cliff_ms.data.readers import agora as reader
 from cliff_ms.data.readers.foreign_pickles import read_dataframe, read_tensors
-from cliff_ms.evaluation.agora import Bodies, evaluate_agora, load_body_vertices, match_people
+from cliff_ms.evaluation.agora import AgoraPrediction, evaluate_agora, load_body_vertices, match_people
 from cliff_ms.evaluation.submission import write_submission
 from cliff_ms.io.errors import InputError
 from cliff_ms.keypoints import SMPL45, SPIN24
@@ -47,7 +47,7 @@ def predicted(image, rows=None, img_hw=(720, 1280)):
     """The true people, or some of them, as if predicted in an image of that size."""
     rows = np.arange(len(image)) if rows is None else np.array(rows, int)
     rotmats = Rotation.random(24 * len(rows), random_state=0).as_matrix() if len(rows) else np.zeros(0)
-    return Bodies(
+    return AgoraPrediction(
         img_hw,
         rotmats.reshape(-1, 24, 3, 3),
         np.arange(10.0 * len(rows)).reshape(-1, 10),

@@ -15,9 +15,10 @@ from scipy.spatial.transform import Rotation
 
 from cliff_ms.config import Config, DataConfig, ModelConfig
 from cliff_ms.data.annotations import load_annotations
-from cliff_ms.evaluation.evaluate import summarise
+from cliff_ms.evaluation.people import summarise, tables
 from cliff_ms.evaluation.protocols import MOCAP_OF_H36M17, PROTOCOLS, find_protocol, load_bodies, scored_rows
-from cliff_ms.evaluation.scoring import EvalData, Evaluator, Scores, Seconds
+from cliff_ms.evaluation.rows import open_rows
+from cliff_ms.evaluation.scoring import Evaluator, Scores, Seconds
 from cliff_ms.io.errors import InputError
 from cliff_ms.keypoints import H36M17, LSP14, SPIN24
 from cliff_ms.models.cliff import build_model
@@ -93,7 +94,7 @@ def evaluator(protocol):
 
 
 def score(protocol, path, network):
-    return evaluator(protocol)(network, EvalData(protocol, path, None, KEYPOINT_MODEL, batch_size=3))
+    return evaluator(protocol)(network, open_rows(protocol, path, None, KEYPOINT_MODEL, batch_size=3)[0])
 
 
 def test_joints_are_those_of_the_published_code():
@@ -257,6 +258,9 @@ def test_bins_by_distance_groups_and_the_mean_pose():
     assert result["mean_over_groups"]["mpjpe_mm"] == pytest.approx((30 + 80) / 2)
     assert result["mean_pose"]["mpjpe_mm"] == pytest.approx(2 * result["mpjpe_mm"])
     assert result["pve_mm"] is None
+    found = tables(result)
+    assert [row["people"] for row in found["By group"]] == ["7", "3", "10"]
+    assert [row["MPJPE (mm)"] for row in found["All"]] == ["45.00", "90.00"] and "PVE (mm)" not in found["All"][0]
 
 
 @pytest.mark.usefixtures("graph_mode")
@@ -276,24 +280,27 @@ def test_other_keypoints_bring_their_own_boxes(tmp_path):
     openpose[:, :17] = half
     arrays = {"input_keypoints_half": half, "input_keypoints_openpose25": openpose}
     write_annotations(tmp_path / "a.npz", center=np.full((PEOPLE, 2), 50), **arrays)
-    setting = (find_protocol("custom", None), tmp_path / "a.npz", None)
+
+    def batch(index, *keypoints, model=KEYPOINT_MODEL):
+        return open_rows(find_protocol("custom", None), tmp_path / "a.npz", None, model, 4, *keypoints)[0].batch(index)
+
     # 40 px wide and 60 px high: a crop of 4:3 with the margin of ground-truth keypoints.
-    inputs, center, size = EvalData(*setting, KEYPOINT_MODEL, 4, "half").batch(1)[:3]
-    np.testing.assert_allclose(center, np.full((4, 2), (80, 100)), atol=1e-4)
-    np.testing.assert_allclose(size, 1.2 * 60, rtol=1e-6)
-    np.testing.assert_allclose(inputs[:, 0], np.tile([-20 / 36, -30 / 36, 0.5], (4, 1)), atol=1e-6)
-    assert EvalData(*setting, KEYPOINT_MODEL, 4).batch(1)[1].tolist() == [[50, 50]] * 4
-    assert np.all(EvalData(*setting, KEYPOINT_MODEL, 4).batch(1)[0][..., 2] == 1)
-    shoulder = EvalData(*setting, KEYPOINT_MODEL, 4, "openpose25").batch(0)[0][:, 6]  # COCO's right one
+    other = batch(1, "half")
+    np.testing.assert_allclose(other.center, np.full((4, 2), (80, 100)), atol=1e-4)
+    np.testing.assert_allclose(other.bbox_size, 1.2 * 60, rtol=1e-6)
+    np.testing.assert_allclose(other.inputs[:, 0], np.tile([-20 / 36, -30 / 36, 0.5], (4, 1)), atol=1e-6)
+    assert batch(1).center.tolist() == [[50, 50]] * 4
+    assert np.all(batch(1).inputs[..., 2] == 1)
+    shoulder = batch(0, "openpose25").inputs[:, 6]  # COCO's right one
     np.testing.assert_allclose(shoulder, np.tile([0, 30 / 36, 0.5], (4, 1)), atol=1e-6)
     with pytest.raises(InputError, match="'input_keypoints_noisy' is missing"):
-        EvalData(*setting, KEYPOINT_MODEL, 4, "noisy")
+        batch(0, "noisy")
     with pytest.raises(InputError, match="--image_dir"):
-        EvalData(*setting, ModelConfig(), 4)
+        batch(0, model=ModelConfig())
     half[3, 0, 2] = 0
     write_annotations(tmp_path / "a.npz", **arrays)
     with pytest.raises(InputError, match="'input_keypoints_half', row 3: 5 joints"):
-        EvalData(*setting, KEYPOINT_MODEL, 4, "half")
+        batch(0, "half")
 
 
 def test_focal_lengths_that_are_not_known(tmp_path):
@@ -301,7 +308,8 @@ def test_focal_lengths_that_are_not_known(tmp_path):
     write_annotations(tmp_path / "a.npz", focal_l=focal_length, img_hw=np.tile([300.0, 400], (PEOPLE, 1)))
 
     def focal(*names):
-        return EvalData(find_protocol(*names), tmp_path / "a.npz", None, KEYPOINT_MODEL, PEOPLE).batch(0)[4].tolist()
+        data, _ = open_rows(find_protocol(*names), tmp_path / "a.npz", None, KEYPOINT_MODEL, PEOPLE)
+        return data.batch(0).focal_length.tolist()
 
     assert focal("custom", None) == [1000, 1000, 500, 1000, 1000, 1000, 1000]
     assert focal("agora", None) == [500] * PEOPLE

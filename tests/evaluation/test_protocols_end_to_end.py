@@ -252,6 +252,8 @@ def test_agora(tmp_path, monkeypatch, bodies, body):
         counts = ("images", "count", "people", "missed", "false_positives", "kid_people", "precision", "recall")
         assert tuple(result[key] for key in counts) == (3, 7, 8, 1, 0, 1, 1.0, 0.88)
         assert ("estimated" in result["settings"]["focal lengths"]) == (protocol == "cliff")
+        report = npz.parent.joinpath("out/r.md").read_text().splitlines()
+        assert any(line.startswith("| kids | 1 | 0 | ") for line in report)
     with zipfile.ZipFile(zip_path) as archive:  # of known focal lengths: joints are where they are in the image
         written = {name: pickle.loads(archive.read(name)) for name in archive.namelist()}
     found = [(name, p) for name, image in images.items() for p in image if p.valid and p.occlusion < 90]

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from cliff_ms.body.files import load_body
+from cliff_ms.data.batching import Batch
 from cliff_ms.data.detections import MIN_JOINTS
 from cliff_ms.io.errors import InputError
 from cliff_ms.keypoints import JOINT_SETS, LSP_EXTRA9, SMPL45, SPIN24, index_map
@@ -22,10 +23,9 @@ def body():
 
 @pytest.fixture(scope="module")
 def many(body):
-    """1024 samples as a detector sees them, by the names of the contract."""
+    """1024 samples as a detector sees them."""
     stream = KeypointStream(body, "coco17", BATCH, seed=1, observation="detector")
-    names = ("inputs", "center", "size", "img_hw", "focal", "kp2d", "kp3d", "rotmats", "betas", "has_smpl")
-    return dict(zip(names, (np.concatenate(a) for a in zip(*map(stream.batch, range(4)), strict=True)), strict=True))
+    return Batch(*(np.concatenate(arrays) for arrays in zip(*map(stream.batch, range(4)), strict=True)))
 
 
 def in_pixels(inputs, center, size):
@@ -83,31 +83,31 @@ def test_a_batch_depends_on_seed_part_and_index_only(body):
 
 
 def test_people_face_everywhere_and_are_everywhere(body, many):
-    front = many["rotmats"][:, 0] @ (0, 0, 1)
+    front = many.rotmats[:, 0] @ (0, 0, 1)
     standing = np.abs(front[:, 1]) < 0.7  # of people who lie on their back, the yaw says little
     yaw = np.arctan2(front[standing, 0], -front[standing, 2])
     share = np.histogram(yaw, 8, (-np.pi, np.pi))[0] / standing.sum()
     assert share.min() > 0.09
     assert share.max() < 0.16
 
-    where = many["center"] / many["img_hw"][:, ::-1]
+    where = many.center / many.img_hw[:, ::-1]
     columns = np.histogram(where[:, 0], 4, (0, 1))[0] / len(where)
     assert columns.min() > 0.18  # the outer quarters as often as the inner ones
-    half = many["size"][:, None] * (0.375, 0.5)
-    crossing = (many["center"] < half).any(1) | (many["center"] + half > many["img_hw"][:, ::-1]).any(1)
+    half = many.bbox_size[:, None] * (0.375, 0.5)
+    crossing = (many.center < half).any(1) | (many.center + half > many.img_hw[:, ::-1]).any(1)
     assert 0.3 < crossing.mean() < 0.8  # crops that reach over the border of the frame
-    assert many["kp2d"][..., 2].mean() < 0.95  # some people reach out of the frame
-    assert (many["kp2d"][..., 2].sum(1) >= 12).all()
+    assert many.keypoints2d[..., 2].mean() < 0.95  # some people reach out of the frame
+    assert (many.keypoints2d[..., 2].sum(1) >= 12).all()
 
 
 def test_people_and_cameras_are_of_this_world(body, many):
-    fov = np.degrees(2 * np.arctan(many["img_hw"] / 2 / many["focal"][:, None]))
+    fov = np.degrees(2 * np.arctan(many.img_hw / 2 / many.focal_length[:, None]))
     assert fov[:, 1].min() > 34.9
     assert fov.max() < 75.1
-    assert many["kp3d"][..., 2].min() > 0.45
-    assert many["kp3d"][..., 2].max() < 20
-    assert np.abs(many["betas"]).max() <= 2.5
-    shaped = np.einsum("vkn,bn->bvk", body.shapedirs, many["betas"][:200]) + body.v_template
+    assert many.keypoints3d[..., 2].min() > 0.45
+    assert many.keypoints3d[..., 2].max() < 20
+    assert np.abs(many.betas).max() <= 2.5
+    shaped = np.einsum("vkn,bn->bvk", body.shapedirs, many.betas[:200]) + body.v_template
     stature = np.ptp(shaped[..., 1], axis=1)
     assert 1.35 < stature.min()
     assert stature.max() < 2.05
@@ -117,40 +117,43 @@ def test_people_and_cameras_are_of_this_world(body, many):
 def test_a_detector_is_noisy_unsure_and_incomplete(body, many):
     names = [name for name in JOINT_SETS["coco17"] if name in SPIN24]
     mine, theirs = index_map(JOINT_SETS["coco17"], names), index_map(SPIN24, names)
-    seen = many["inputs"][:, mine, 2] > 0
-    error = in_pixels(many["inputs"], many["center"], many["size"])[:, mine] - many["kp2d"][:, theirs, :2]
-    error = np.linalg.norm(error, axis=-1) / many["size"][:, None]
+    seen = many.inputs[:, mine, 2] > 0
+    error = in_pixels(many.inputs, many.center, many.bbox_size)[:, mine] - many.keypoints2d[:, theirs, :2]
+    error = np.linalg.norm(error, axis=-1) / many.bbox_size[:, None]
     assert 0.005 < np.median(error[seen]) < 0.03  # of the box
     assert np.percentile(error[seen], 99) > 0.08
-    confidence = many["inputs"][:, mine, 2]
+    confidence = many.inputs[:, mine, 2]
     unsure = seen & (confidence < 0.5)
     assert np.median(error[unsure]) > 2 * np.median(error[seen & (confidence > 0.8)])
     assert 0.5 < seen.mean() < 0.9
-    assert (many["inputs"][~(many["inputs"][..., 2] > 0)] == 0).all()
-    assert ((many["inputs"][..., 2] > 0).sum(1) >= MIN_JOINTS).all()
+    assert (many.inputs[~(many.inputs[..., 2] > 0)] == 0).all()
+    assert ((many.inputs[..., 2] > 0).sum(1) >= MIN_JOINTS).all()
 
 
 def test_some_of_a_mixture_are_exact_and_some_have_only_the_joints_of_coco(body):
     batch = KeypointStream(body, "openpose25", BATCH, seed=1).batch(0)
     names = [name for name in JOINT_SETS["openpose25"] if name in SPIN24]
     mine, theirs = index_map(JOINT_SETS["openpose25"], names), index_map(SPIN24, names)
-    seen = batch[0][:, mine, 2] > 0
-    error = np.linalg.norm(in_pixels(*batch[:3])[:, mine] - batch[5][:, theirs, :2], axis=-1)
+    seen = batch.inputs[:, mine, 2] > 0
+    error = np.linalg.norm(
+        in_pixels(batch.inputs, batch.center, batch.bbox_size)[:, mine] - batch.keypoints2d[:, theirs, :2], axis=-1
+    )
     exact = (np.where(seen, error, 0) < 0.1).all(1)  # px
     assert 0.2 < exact.mean() < 0.4
     beyond = [k for k, name in enumerate(JOINT_SETS["openpose25"]) if name not in JOINT_SETS["coco17"]]
-    assert 0.4 < (batch[0][:, beyond, 2] == 0).all(1).mean() < 0.65
+    assert 0.4 < (batch.inputs[:, beyond, 2] == 0).all(1).mean() < 0.65
 
 
 def test_an_unknown_focal_length_is_estimated_and_nothing_else_changes(body):
     known, estimated = (KeypointStream(body, "coco17", 8, 1, known_focal_length=k).batch(0) for k in (True, False))
-    for k, (a, b) in enumerate(zip(known, estimated, strict=True)):
-        np.testing.assert_allclose(b, np.linalg.norm(known[3], axis=1) if k == 4 else a, rtol=1e-6)
+    expected = known._replace(focal_length=np.linalg.norm(known.img_hw, axis=1))
+    for name, a, b in zip(Batch._fields, expected, estimated, strict=True):
+        np.testing.assert_allclose(b, a, rtol=1e-6, err_msg=name)
 
 
 def test_half_hides_half(body):
     batch = KeypointStream(body, "openpose25", BATCH, seed=1, observation="half").batch(0)
-    seen = (batch[0][..., 2] > 0).sum(1)
+    seen = (batch.inputs[..., 2] > 0).sum(1)
     assert np.median(seen) <= 13
     assert seen.min() >= MIN_JOINTS
 

@@ -6,6 +6,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from cliff_ms.config import LossConfig
+from cliff_ms.data.batching import Batch
 from cliff_ms.keypoints import LSP_EXTRA9, SMPL45, SPIN24, index_map
 from tests.toys.body import PARENTS, toy_body
 
@@ -42,7 +43,7 @@ def body_arrays(body, betas, rotmats):
 
 
 def people(body, count, seed=0):
-    """A batch of keypoint samples in the order of BATCH_FIELDS, and the camera (s, t_x, t_y) that made its points."""
+    """A `Batch` of keypoint samples, and the camera (s, t_x, t_y) that made its points."""
     rng = np.random.default_rng(seed)
     rotmats = Rotation.from_rotvec(0.3 * rng.standard_normal((count * 24, 3))).as_matrix().reshape(count, 24, 3, 3)
     betas = rng.standard_normal((count, 10))
@@ -55,11 +56,19 @@ def people(body, count, seed=0):
     points = full_points(joints, cam, center, size, img_hw, focal_length)
     seen = (rng.random((count, 24, 1)) < 0.8).astype(float)
     inputs = np.c_[(points[:, :17] - center[:, None]) / (size[:, None, None] / 2), np.ones((count, 17, 1))]
-    batch = (
-        inputs, center, size, img_hw, focal_length, np.concatenate([points, seen], -1),
-        np.concatenate([joints, np.ones((count, 24, 1))], -1), rotmats, betas, np.ones(count),
-    )  # fmt: skip
-    return tuple(a.astype(np.float32) for a in batch), cam.astype(np.float32)
+    batch = Batch(
+        inputs=inputs,
+        center=center,
+        bbox_size=size,
+        img_hw=img_hw,
+        focal_length=focal_length,
+        keypoints2d=np.concatenate([points, seen], -1),
+        keypoints3d=np.concatenate([joints, np.ones((count, 24, 1))], -1),
+        rotmats=rotmats,
+        betas=betas,
+        has_smpl=np.ones(count),
+    )
+    return Batch(*(array.astype(np.float32) for array in batch)), cam.astype(np.float32)
 
 
 def full_points(joints, cam, center, size, img_hw, focal_length):

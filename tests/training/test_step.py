@@ -10,6 +10,7 @@ from mindspore import Tensor, ops
 
 from cliff_ms.body.files import load_body
 from cliff_ms.body.smpl import build_smpl
+from cliff_ms.data.batching import Batch
 from cliff_ms.io.errors import InputError
 from cliff_ms.models.cliff import CLIFF
 from cliff_ms.models.regressor import Regressor
@@ -80,7 +81,7 @@ def test_loss_and_gradient_match_the_paper(graph_mode):
     cliff = plain_cliff()
     factors = {**WEIGHTS, "vertices": 0.7}
     network, key = cliff_with_loss(cliff, BODY, factors)
-    batch = [a.astype(np.float64) for a in BATCH]
+    batch = Batch(*(array.astype(np.float64) for array in BATCH))
     weights = {p.name: p.asnumpy().astype(np.float64) for p in cliff.get_parameters()}
     step, run = train_step(network, key)
     report, _ = run(BATCH)

@@ -1,0 +1,67 @@
+"""The rows of an annotation file that a protocol scores, ready to be read."""
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from cliff_ms.config import ModelConfig, SourceConfig
+from cliff_ms.data.crop import box_to_crop
+from cliff_ms.data.dataset import EvalDataset
+from cliff_ms.data.detections import boxes_from_keypoints
+from cliff_ms.data.source import Source
+from cliff_ms.evaluation.protocols import Protocol, scored_rows
+from cliff_ms.io.errors import InputError
+from cliff_ms.io.files import read_npz
+from cliff_ms.keypoints import JOINT_SETS, convert_keypoints
+
+
+def open_rows(
+    protocol: Protocol,
+    annotations: Path,
+    image_dir: Path | None,
+    model: ModelConfig,
+    batch_size: int,
+    keypoints: str = "clean",
+) -> tuple[EvalDataset, dict[str, int]]:
+    """Open the rows of an annotation file that a protocol scores.
+
+    Args:
+        protocol: The protocol.
+        annotations: The file.
+        image_dir: Folder that its image names are relative to; None for a keypoint model without pictures.
+        model: What the network reads.
+        batch_size: B.
+        keypoints: For a keypoint model, one of `protocols.KEYPOINTS`: 'clean' for the file's `input_keypoints` and
+            boxes, else its `input_keypoints_noisy` and so on, with boxes around those: whoever has such keypoints has
+            no better box.
+
+    Returns:
+        The rows, and reason -> how many others it kept from being scored.
+
+    Raises:
+        InputError: What `Source` and `scored_rows` raise, or keypoints that the file or the model does not have.
+    """
+    if not model.reads_keypoints and image_dir is None:
+        raise InputError("These weights read pixels: name the folder of the images with --image_dir.")
+    config, known = SourceConfig(str(annotations), str(image_dir or "")), protocol.focal != "estimated"
+    source = Source(config, model, protocol.dataset, known_focal_length=known)
+    rows, left_out = scored_rows(protocol, source.annotations, str(annotations))
+    other = None if keypoints == "clean" else _other_keypoints(source, model, keypoints)
+    return EvalDataset(source, batch_size, rows, other), left_out
+
+
+def _other_keypoints(source: Source, model: ModelConfig, which: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Keypoints of all rows in the model's joint set, (M, K, 3), and centre (M, 2) and size (M,) of their boxes."""
+    if not model.reads_keypoints:
+        raise InputError(f"--keypoints {which} is for keypoint models; these weights read pixels.")
+    path, joint_set = source.path, which if which in JOINT_SETS else source.annotations.input_joint_set
+    key, shape = f"input_keypoints_{which}", (len(source), len(JOINT_SETS[joint_set]), 3)
+    arrays = read_npz(path, "Annotation file", (key,)) if zipfile.is_zipfile(path) else {}
+    if key not in arrays:
+        raise InputError(f"Annotation file '{path}': key '{key}' is missing, which --keypoints {which} reads.")
+    if arrays[key].shape != shape or not np.isfinite(arrays[key]).all():
+        raise InputError(f"Annotation file '{path}': '{key}' must be finite numbers of shape {shape}.")
+    keypoints = arrays[key].astype(np.float32)
+    boxes = boxes_from_keypoints(keypoints, f"Annotation file '{path}', '{key}'")
+    return convert_keypoints(keypoints, joint_set, model.joint_set), *box_to_crop(boxes, model.crop_hw)
