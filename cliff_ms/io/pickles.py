@@ -1,12 +1,76 @@
 """Python pickles of arrays (SMPL's bodies, 3DPW's sequences, MoSh fits), read without running anything in them."""
 
+import codecs
+import copyreg
 import pickle
+from collections.abc import Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from scipy import sparse
 
 from cliff_ms.io.errors import InputError
+
+
+def _from_buffer(buffer: bytes, dtype: np.dtype, shape: tuple[int, ...], order: str, *_: object) -> np.ndarray:
+    """How protocol 5 spells an array."""
+    return np.frombuffer(buffer, dtype).reshape(shape, order=order)
+
+
+# What the arrays of NumPy 1 and 2 name, for `load_pickle`.
+ARRAY_GLOBALS = {
+    "numpy.ndarray": np.ndarray,
+    "numpy.dtype": np.dtype,
+    "_codecs.encode": codecs.encode,  # how protocol 2 spells bytes
+    **{
+        f"numpy.{core}.{name}": value
+        for core in ("core", "_core")
+        for name, value in (
+            ("multiarray._reconstruct", np.zeros(0).__reduce__()[0]),
+            ("multiarray.scalar", np.float64(0).__reduce__()[0]),
+            ("numeric._frombuffer", _from_buffer),
+        )
+    },
+}
+
+
+def load_pickle(path: Path, allowed: Mapping[str, object], content: str) -> object:
+    """Read a pickle that may name some globals only: any other is refused before anything is called or imported.
+
+    Args:
+        path: The file.
+        allowed: What is put for each name: 'module.name' for one global, 'package' for all that lie in it.
+        content: What such a file holds, for the message, such as 'table of numbers'.
+
+    Returns:
+        What the file holds. Python 2's strings are read as Latin-1.
+
+    Raises:
+        InputError: Truncated or no pickle, or a file that names anything else.
+    """
+    try:
+        with open(path, "rb") as file:
+            return _RestrictedUnpickler(file, allowed, content).load()
+    except InputError as error:
+        raise InputError(f"{path}: {error}.") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error}).") from None
+    except Exception as error:  # a damaged pickle can make the unpickler raise anything
+        raise InputError(f"{path}: not a readable pickle, or truncated ({error}).") from None
+
+
+class _RestrictedUnpickler(pickle.Unpickler):
+    def __init__(self, file: BinaryIO, allowed: Mapping[str, object], content: str) -> None:
+        super().__init__(file, encoding="latin1")
+        self._allowed, self._content = allowed, content
+
+    def find_class(self, module: str, name: str) -> object:
+        """Called by pickle for each global that the file names."""
+        for key in (f"{module}.{name}", module.split(".")[0]):
+            if key in self._allowed:
+                return self._allowed[key]
+        raise InputError(f"it names '{module}.{name}', which no {self._content} needs; it was refused, nothing was run")
 
 
 def read_pickle(path: Path) -> dict:
@@ -24,15 +88,7 @@ def read_pickle(path: Path) -> dict:
     Raises:
         InputError: Truncated or no pickle, no dict, or a file that names anything but array types.
     """
-    try:
-        with open(path, "rb") as file:
-            content = _ArrayUnpickler(file, encoding="latin1").load()
-    except InputError as error:
-        raise InputError(f"{path}: {error}.") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}).") from None
-    except Exception as error:  # a damaged pickle can make the unpickler raise anything
-        raise InputError(f"{path}: not a readable pickle, or truncated ({error}).") from None
+    content = load_pickle(path, _SMPL_GLOBALS, "file of arrays")
     if not isinstance(content, dict):
         raise InputError(f"{path}: expected a pickled dict of arrays, but got {type(content).__name__}.")
     return content
@@ -91,28 +147,12 @@ class _Opaque:
         raise InputError(f"{path}: '{key}' is stored in a form that is not known from SMPL files.")
 
 
-_NUMPY_GLOBALS = {
-    (module, name)
-    for module, name in [
-        *((f"numpy.{core}.multiarray", n) for core in ("core", "_core") for n in ("_reconstruct", "scalar")),
-        ("numpy", "ndarray"),
-        ("numpy", "dtype"),
-        ("_codecs", "encode"),  # how protocol 2 spells bytes
-        ("copy_reg", "_reconstructor"),
-        ("copyreg", "_reconstructor"),
-        ("__builtin__", "object"),
-        ("builtins", "object"),
-    ]
+_SMPL_GLOBALS = {
+    **ARRAY_GLOBALS,
+    "copy_reg._reconstructor": copyreg._reconstructor,
+    "copyreg._reconstructor": copyreg._reconstructor,
+    "__builtin__.object": object,
+    "builtins.object": object,
+    "chumpy": _Opaque,
+    **{f"scipy.sparse.{module}.csc_matrix": _Opaque for module in ("csc", "_csc")},
 }
-
-
-class _ArrayUnpickler(pickle.Unpickler):
-    """Resolves array types only; any other name in the file is refused before anything is called."""
-
-    def find_class(self, module: str, name: str) -> object:
-        """Called by pickle for each global that the file names."""
-        if (module, name) in _NUMPY_GLOBALS:
-            return super().find_class(module, name)
-        if module.split(".")[0] == "chumpy" or (module.startswith("scipy.sparse") and name == "csc_matrix"):
-            return _Opaque
-        raise InputError(f"it names '{module}.{name}', which no file of arrays needs; it was refused, nothing was run")

@@ -5,7 +5,6 @@ read each other's. Read here: those of pandas 1.0 (AGORA's) to 3.
 """
 
 import io
-import pickle
 from collections import OrderedDict
 from pathlib import Path
 
@@ -13,8 +12,7 @@ import numpy as np
 
 from cliff_ms.io.errors import InputError
 from cliff_ms.io.files import require_file
-
-_BROKEN = (pickle.UnpicklingError, EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError, RuntimeError)
+from cliff_ms.io.pickles import ARRAY_GLOBALS, load_pickle
 
 
 def read_dataframe(path: str | Path) -> dict[str, np.ndarray]:
@@ -29,10 +27,10 @@ def read_dataframe(path: str | Path) -> dict[str, np.ndarray]:
     Raises:
         InputError: Missing or truncated file, no DataFrame, or one that names more than arrays and pandas' wrappers.
     """
-    frame = _load(require_file(path, "Dataframe"), _FrameUnpickler)
+    frame = load_pickle(require_file(path, "Dataframe"), _FRAME_GLOBALS, "table of numbers")
     try:
         columns = _columns(frame)
-    except _BROKEN:
+    except (ValueError, TypeError, LookupError, AttributeError, StopIteration):
         raise InputError(f"{path}: not a pickled pandas DataFrame with named columns.") from None
     if len({len(column) for column in columns.values()}) > 1:
         raise InputError(f"{path}: the columns of this DataFrame have different lengths; copy or download it again.")
@@ -51,7 +49,7 @@ def read_tensors(path: str | Path) -> dict[str, np.ndarray]:
     Raises:
         InputError: Missing or truncated file, no dict, or one that names more than tensors and arrays.
     """
-    content = _load(require_file(path, "File"), _TensorUnpickler)
+    content = load_pickle(require_file(path, "File"), _TENSOR_GLOBALS, "tensor")
     if not isinstance(content, dict):
         raise InputError(f"{path}: expected a pickled dict of tensors, but got {type(content).__name__}.")
     arrays = {}
@@ -60,18 +58,6 @@ def read_tensors(path: str | Path) -> dict[str, np.ndarray]:
         if isinstance(array, np.ndarray) and array.dtype.kind in "fiub":
             arrays[key] = array
     return arrays
-
-
-def _load(path: Path, unpickler: type[pickle.Unpickler]) -> object:
-    try:
-        with path.open("rb") as file:
-            return unpickler(file, encoding="latin1").load()
-    except InputError as error:
-        raise InputError(f"{path}: {error}.") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error}).") from None
-    except _BROKEN as error:
-        raise InputError(f"{path}: not a readable pickle, or truncated ({error}).") from None
 
 
 class _Wrapper:
@@ -89,53 +75,10 @@ class _Wrapper:
         self.state = state
 
 
-def _from_buffer(buffer: bytes, dtype: np.dtype, shape: tuple[int, ...], order: str, *_: object) -> np.ndarray:
-    """How protocol 5 spells an array."""
-    return np.frombuffer(buffer, dtype).reshape(shape, order=order)
+def _rebuild_tensor(*arguments: object) -> object:
+    import torch
 
-
-_ARRAY_GLOBALS = {
-    ("multiarray", "_reconstruct"): np.zeros(0).__reduce__()[0],
-    ("multiarray", "scalar"): np.float64(0).__reduce__()[0],
-    ("numeric", "_frombuffer"): _from_buffer,
-}
-_GLOBALS = {
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): np.dtype,
-    ("builtins", "slice"): slice,
-    ("collections", "OrderedDict"): OrderedDict,
-    **{(f"numpy.{core}.{m}", n): value for core in ("core", "_core") for (m, n), value in _ARRAY_GLOBALS.items()},
-}
-
-
-class _FrameUnpickler(pickle.Unpickler):
-    """Resolves arrays, and puts `_Wrapper` for all of pandas; any other name is refused before anything is called."""
-
-    def find_class(self, module: str, name: str) -> object:
-        """Called by pickle for each global that the file names."""
-        if (module, name) in _GLOBALS:
-            return _GLOBALS[module, name]
-        if module.split(".")[0] == "pandas":
-            return _Wrapper
-        raise InputError(
-            f"it names '{module}.{name}', which no table of numbers needs; it was refused, nothing was run"
-        )
-
-
-class _TensorUnpickler(pickle.Unpickler):
-    """Resolves arrays and PyTorch's tensors only, see `_FrameUnpickler`."""
-
-    def find_class(self, module: str, name: str) -> object:
-        """Called by pickle for each global that the file names."""
-        if (module, name) in _GLOBALS:
-            return _GLOBALS[module, name]
-        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
-            import torch
-
-            return torch._utils._rebuild_tensor_v2
-        if (module, name) == ("torch.storage", "_load_from_bytes"):
-            return _load_storage
-        raise InputError(f"it names '{module}.{name}', which no tensor needs; it was refused, nothing was run")
+    return torch._utils._rebuild_tensor_v2(*arguments)
 
 
 def _load_storage(data: bytes) -> object:
@@ -143,6 +86,15 @@ def _load_storage(data: bytes) -> object:
     import torch
 
     return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+
+
+_GLOBALS = {**ARRAY_GLOBALS, "builtins.slice": slice, "collections.OrderedDict": OrderedDict}
+_FRAME_GLOBALS = {**_GLOBALS, "pandas": _Wrapper}
+_TENSOR_GLOBALS = {
+    **_GLOBALS,
+    "torch._utils._rebuild_tensor_v2": _rebuild_tensor,
+    "torch.storage._load_from_bytes": _load_storage,
+}
 
 
 def _columns(frame: _Wrapper) -> dict[str, np.ndarray]:
