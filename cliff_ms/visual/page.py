@@ -1,25 +1,24 @@
 """One web page that a run leaves to look at: pictures, numbers and a 3D view, see `meshes` for its frame."""
 
 import base64
-import html
-import json
+import itertools
 import os
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import resources
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import quote
 
 import cv2
+import jinja2
 import numpy as np
 
 from cliff_ms.io.files import atomic_path
 from cliff_ms.visual.meshes import TO_GLTF
 
-_PICTURE_SIDE = 1280  # px, the longer side of a picture in the page
-_MAX_ENTRIES = 100  # entries in a page: about 30 MB of pictures
-_MAX_MESHES = 300  # people in the page's 3D views: 55 kB each
+MAX_ENTRIES = 100  # entries in a page: about 30 MB of images
+MAX_PEOPLE = 300  # people in the page's 3D views: 55 kB each
+_IMAGE_SIDE = 1280  # px, the longer side of an image in the page
 
 
 @dataclass(frozen=True)
@@ -72,86 +71,62 @@ def write_page(path: str | Path, entries: Iterable[PageEntry], faces: np.ndarray
         title: plain text.
         note: plain text below the title, such as the model and what the numbers mean.
     """
-    templates = resources.files("cliff_ms.visual") / "templates"
-    head, tail = (templates / "report.html").read_text(encoding="utf-8").split("{{entries}}")
-    viewer = (templates / "viewer.js").read_text(encoding="utf-8")
-
-    names: list[str] = []
-    count, meshes, without_scene = 0, 0, 0
+    template = _environment().get_template("report.html")
+    page = template.generate(title=title, note=note, faces=_pack_faces(faces), contents=_Contents(entries))
     # A file name that is not UTF-8 holds lone surrogates: they are written as character references.
-    with atomic_path(path) as unfinished, unfinished.open("w", encoding="utf-8", errors="xmlcharrefreplace") as page:
-        page.write(_fill(head, title=html.escape(title), note=html.escape(note), faces=_pack_faces(faces)))
-        for entry in entries:
-            count += 1
-            if count > _MAX_ENTRIES:
-                continue
-            in_3d = bool(entry.people) and meshes + len(entry.people) <= _MAX_MESHES
-            meshes += len(entry.people) * in_3d
-            without_scene += bool(entry.people) and not in_3d
-            page.write(_entry(len(names), entry, in_3d))
-            names.append(entry.title)
-        links = "".join(f'<a href="#e{k}">{html.escape(name)}</a>' for k, name in enumerate(names))
-        footer = _left_out(count - len(names), without_scene)
-        page.write(_fill(tail, nav=links if len(names) > 1 else "", footer=footer, viewer=viewer))
+    with atomic_path(path) as unfinished, unfinished.open("w", encoding="utf-8", errors="xmlcharrefreplace") as file:
+        file.writelines(page)
 
 
-def _fill(template: str, **texts: str) -> str:
-    """Replace each {{name}}, in one pass: what is filled in is not looked at again."""
-    return re.sub(r"\{\{(\w+)\}\}", lambda match: texts[match[1]], template)
+class _Contents:
+    """What the page shows of the entries, one by one, and afterwards what it has shown and left out."""
+
+    def __init__(self, entries: Iterable[PageEntry]) -> None:
+        self.max_entries, self.max_people = MAX_ENTRIES, MAX_PEOPLE
+        self.titles: list[str] = []
+        self.without_3d = 0
+        self._entries = iter(entries)
+
+    def __iter__(self) -> Iterator[tuple[int, PageEntry, bool]]:
+        """Yield the number of an entry, the entry, and whether its people are shown in 3D."""
+        room = self.max_people
+        for number, entry in enumerate(itertools.islice(self._entries, self.max_entries)):
+            in_3d = 0 < len(entry.people) <= room
+            room -= len(entry.people) * in_3d
+            self.without_3d += len(entry.people) > 0 and not in_3d
+            self.titles.append(entry.title)
+            yield number, entry, in_3d
+
+    def count_rest(self) -> int:
+        """Go through the entries that are not shown."""
+        return sum(1 for _ in self._entries)
 
 
-def _left_out(entries: int, scenes: int) -> str:
-    """Say what the limits cost."""
-    parts = []
-    if entries:
-        parts.append(f"The page ends after {_MAX_ENTRIES} pictures; not on it: {entries}.")
-    if scenes:
-        parts.append(f"The page holds {_MAX_MESHES} people in 3D; pictures without a 3D view: {scenes}.")
-    return " ".join(parts)
+class _Jpeg(NamedTuple):
+    width: int
+    height: int
+    data: str
 
 
-def _entry(number: int, entry: PageEntry, in_3d: bool) -> str:
-    """HTML of one picture."""
-    name = html.escape(entry.title)
-    views = [
-        _figure(_picture(entry.overlay, f"The people drawn over {name}"), "Over the photo"),
-        _figure(
-            _picture(entry.side, f"The people of {name} from the side"),
-            "From the side: the camera is on the left, the far end on the right",
-        ),
-    ]
-    if entry.video is not None:
-        views.insert(0, _figure(f'<video controls preload="metadata" src="{_url(entry.video)}"></video>', "Video"))
-    if in_3d:
-        height, width = entry.overlay.shape[:2]
-        slot = f'<div class="slot" style="aspect-ratio: {width} / {height}"><p>The 3D view needs JavaScript.</p></div>'
-        data = f'<script type="application/json">{_pack_people(entry.people)}</script>'
-        help_text = (
-            "In 3D: drag or arrow keys to turn, wheel or pinch to zoom, shift-drag to move, double click to reset"
-        )
-        views.append(_figure(slot + data, help_text))
-    links = "".join(f'<a href="{_url(path)}">{html.escape(label)}</a>' for label, path in entry.files.items())
-    parts = [f'<article id="e{number}">', f"<h2>{name}</h2>", f'<div class="views">{"".join(views)}</div>']
-    parts.append(_table(entry.people))
-    if links:
-        parts.append(f'<p class="files">{links}</p>')
-    return "\n".join([*parts, "</article>\n"])
+def _environment() -> jinja2.Environment:
+    """The templates; all that is filled in is escaped, numbers of a 3D view as JSON."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("cliff_ms.visual"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    filters = (_columns, _to_cell, _to_css, _to_jpeg, _to_scene, _to_url)
+    environment.filters.update({function.__name__.removeprefix("_"): function for function in filters})
+    return environment
 
 
-def _table(people: Sequence[Person]) -> str:
-    if not people:
-        return "<p>Nobody here.</p>"
-    columns = list(dict.fromkeys(key for person in people for key in person.row))
-    lines = ["<tr><th></th>" + "".join(f"<th>{html.escape(column)}</th>" for column in columns) + "</tr>"]
-    for person in people:
-        red, green, blue = (round(255 * float(c)) for c in person.colour)
-        cells = [f'<td><span class="dot" style="background: rgb({red} {green} {blue})"></span></td>']
-        cells += [f"<td>{html.escape(_text(person.row.get(column)))}</td>" for column in columns]
-        lines.append(f"<tr>{''.join(cells)}</tr>")
-    return f'<div class="table"><table>{"".join(lines)}</table></div>'
+def _columns(people: Sequence[Person]) -> list[str]:
+    return list(dict.fromkeys(key for person in people for key in person.row))
 
 
-def _text(value: object) -> str:
+def _to_cell(value: object) -> str:
     """A table cell: two decimals for what is not whole, commas between the numbers of a sequence."""
     if value is None:
         return "\u2013"
@@ -162,23 +137,23 @@ def _text(value: object) -> str:
     return str(value)
 
 
-def _figure(content: str, caption: str) -> str:
-    return f"<figure>{content}<figcaption>{caption}</figcaption></figure>"
+def _to_css(colour: Sequence[float]) -> str:
+    return "rgb({} {} {})".format(*(round(255 * float(c)) for c in colour))
 
 
-def _picture(image: np.ndarray, alt: str) -> str:
-    """An inlined JPEG, at most `_PICTURE_SIDE` px on its longer side."""
+def _to_jpeg(image: np.ndarray) -> _Jpeg:
+    """(H, W, 3) uint8 RGB as base64 of a JPEG, at most `_IMAGE_SIDE` px on its longer side."""
     height, width = image.shape[:2]
-    shrink = _PICTURE_SIDE / max(height, width)
+    shrink = _IMAGE_SIDE / max(height, width)
     if shrink < 1:
         width, height = max(1, round(width * shrink)), max(1, round(height * shrink))
         image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
     _, jpeg = cv2.imencode(".jpg", np.ascontiguousarray(image[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, 88])
-    return f'<img alt="{alt}" width="{width}" height="{height}" src="data:image/jpeg;base64,{_base64(jpeg)}">'
+    return _Jpeg(width, height, _base64(jpeg))
 
 
-def _pack_people(people: Sequence[Person]) -> str:
-    """JSON of a 3D view: per person int16 vertices with offset and scale (glTF's frame, m), and the box around all."""
+def _to_scene(people: Sequence[Person]) -> dict:
+    """A 3D view: per person int16 vertices with offset and scale (glTF's frame, m), and the box around all."""
     packed, corners = [], []
     for person in people:
         vertices = np.asarray(person.vertices, np.float32) * TO_GLTF
@@ -193,18 +168,18 @@ def _pack_people(people: Sequence[Person]) -> str:
             }
         )
     low, high = np.min(corners, axis=0), np.max(corners, axis=0)
-    return json.dumps({"low": low.round(4).tolist(), "high": high.round(4).tolist(), "people": packed})
+    return {"low": low.round(4).tolist(), "high": high.round(4).tolist(), "people": packed}
 
 
-def _pack_faces(faces: np.ndarray) -> str:
+def _pack_faces(faces: np.ndarray) -> dict:
     faces = np.asarray(faces)
     size = 2 if faces.max() < 1 << 16 else 4
-    return json.dumps({"bytes": size, "data": _base64(faces.astype(f"<u{size}"))})
+    return {"bytes": size, "data": _base64(faces.astype(f"<u{size}"))}
 
 
 def _base64(array: np.ndarray) -> str:
     return base64.b64encode(array.tobytes()).decode("ascii")
 
 
-def _url(path: str) -> str:
-    return html.escape(quote(os.fsencode(path)))
+def _to_url(path: str) -> str:
+    return quote(os.fsencode(path))

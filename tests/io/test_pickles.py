@@ -13,8 +13,8 @@ from cliff_ms.io.pickles import read_pickle
 
 READERS = [read_pickle, read_dataframe, read_tensors]
 MODULES = (
-    "os posix builtins __builtin__ subprocess numpy torch copyreg scipy.sparse codecs numpy.core.multiarray torch._utils "
-    "torch.storage pathlib importlib cliff_ms.io.pickles"
+    "os posix builtins __builtin__ subprocess numpy torch copyreg scipy.sparse codecs numpy.core.multiarray "
+    "torch._utils torch.storage pathlib importlib cliff_ms.io.pickles"
 ).split()
 NAMES = (
     "system eval exec open getattr __import__ Popen load ndarray.tofile import_module memmap fromfile lookup "

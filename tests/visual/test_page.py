@@ -125,7 +125,7 @@ def test_faces_are_packed_without_overflow(tmp_path, rows, size):
 
 
 def test_names_cannot_become_markup(tmp_path):
-    nasty = '</h2><script>alert("1")</script> {{nav}} & \udcff.jpg'
+    nasty = '</h2><script>alert("1")</script> {{nav}} {% endfor %} & \udcff.jpg'
     person = page.Person(VERTICES, (1, 1, 1), {nasty: nasty})
     plain = entry(nasty, files={nasty: nasty}, video="javascript:alert(1)")
     shown = page.PageEntry(nasty, plain.overlay, plain.side, [person], plain.files, plain.video)
@@ -134,14 +134,14 @@ def test_names_cannot_become_markup(tmp_path):
     assert len(shown.all("script")) == 4  # faces, two scenes, the viewer
     assert shown.all("video")[0]["src"] == "javascript%3Aalert%281%29"  # a relative path, not a scheme
     assert (
-        shown.words.count('</h2><script>alert("1")</script> {{nav}} & ') == 13
+        shown.words.count('</h2><script>alert("1")</script> {{nav}} {% endfor %} & ') == 13
     )  # title, h1, note, 2 x (h2, th, td, link), 2 in the nav
     assert "%FF.jpg" in shown.all("a")[0]["href"]  # the byte of the real file name
 
 
 def test_limits_are_kept_and_stated(tmp_path, monkeypatch):
-    monkeypatch.setattr(page, "_MAX_ENTRIES", 3)
-    monkeypatch.setattr(page, "_MAX_MESHES", 3)
+    monkeypatch.setattr(page, "MAX_ENTRIES", 3)
+    monkeypatch.setattr(page, "MAX_PEOPLE", 3)
     seen = []
 
     def stream():
