@@ -113,7 +113,7 @@ class VideoWriter:
 
     def __enter__(self) -> "VideoWriter":
         height, width = (size + pad for size, pad in zip(self._shape, self._pad_hw, strict=False))
-        ffmpeg = _ffmpeg_with_h264()
+        ffmpeg = find_ffmpeg()
         with ExitStack() as stack:
             temporary = stack.enter_context(atomic_path(self.path))
             if ffmpeg:
@@ -158,8 +158,8 @@ def _mp4_is_truncated(path: Path) -> bool:
 
 
 @functools.cache
-def _ffmpeg_with_h264() -> str | None:
-    """Return the path of an FFmpeg that has libx264, or None."""
+def find_ffmpeg() -> str | None:
+    """The path of an FFmpeg that writes H.264 with libx264; None if there is none."""
     try:
         import imageio_ffmpeg
 
@@ -172,7 +172,10 @@ def _ffmpeg_with_h264() -> str | None:
 
 @contextmanager
 def _h264_sink(ffmpeg: str, path: Path, fps: float, size_wh: tuple[int, int]) -> Iterator[Callable[[np.ndarray], None]]:
-    """Run FFmpeg on `path` and give the function that feeds it a frame; OSError with its last words if it fails."""
+    """Run FFmpeg on `path` and give the function that feeds it a frame; OSError with its last words if it fails.
+
+    `imageio_ffmpeg.write_frames` does not look at FFmpeg's exit code: of a full disk it leaves a broken file.
+    """
     source = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", "{}x{}".format(*size_wh), "-r", f"{fps:.6f}", "-i", "-"]
     codec = ["-c:v", "libx264", "-preset", "veryfast", "-crf", "20", "-pix_fmt", "yuv420p", "-movflags", "+faststart"]
     command = [ffmpeg, "-hide_banner", "-loglevel", "error", "-y", *source, *codec, "-f", "mp4", str(path)]

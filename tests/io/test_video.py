@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+import resource
 import subprocess
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from cliff_ms.io import video
 from cliff_ms.io.errors import InputError
 
-FFMPEG = video._ffmpeg_with_h264()
+FFMPEG = video.find_ffmpeg()
 needs_ffmpeg = pytest.mark.skipif(FFMPEG is None, reason="imageio-ffmpeg is not installed")
 
 
@@ -56,7 +57,7 @@ def test_h264_round_trip(tmp_path, img_hw, even_hw):
 
 
 def test_without_ffmpeg_it_warns_and_writes_mpeg4(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(video, "_ffmpeg_with_h264", lambda: None)
+    monkeypatch.setattr(video, "find_ffmpeg", lambda: None)
     with caplog.at_level(logging.WARNING, "cliff_ms"):
         path = write(tmp_path / "clip.mp4", img_hw=(63, 95))
     assert "browsers do not play" in caplog.text
@@ -65,7 +66,7 @@ def test_without_ffmpeg_it_warns_and_writes_mpeg4(tmp_path, monkeypatch, caplog)
 
 @pytest.mark.parametrize("ffmpeg", [pytest.param(FFMPEG, marks=needs_ffmpeg), None], ids=["h264", "mpeg4"])
 def test_an_exception_leaves_nothing(tmp_path, monkeypatch, ffmpeg):
-    monkeypatch.setattr(video, "_ffmpeg_with_h264", lambda: ffmpeg)
+    monkeypatch.setattr(video, "find_ffmpeg", lambda: ffmpeg)
     with pytest.raises(KeyError), video.VideoWriter(tmp_path / "clip.mp4", 25, (64, 96)) as writer:
         writer.write(next(frames(1, 64, 96)))
         raise KeyError
@@ -76,6 +77,21 @@ def test_an_exception_leaves_nothing(tmp_path, monkeypatch, ffmpeg):
     (tmp_path / "notes.txt").write_text("x")
     with pytest.raises(InputError, match="Cannot write .*clip.mp4"):
         write(tmp_path / "notes.txt" / "clip.mp4", img_hw=(640, 960))  # more than a pipe holds: FFmpeg is gone by then
+
+
+@needs_ffmpeg
+def test_no_room_for_the_last_bytes_leaves_nothing(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (3, 480, 640, 3), np.uint8)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
+    try:
+        with pytest.raises(InputError, match="Cannot write .*clip.mp4"):
+            with video.VideoWriter(tmp_path / "clip.mp4", 25, (480, 640)) as writer:
+                for frame in noise:
+                    writer.write(frame)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert os.listdir(tmp_path) == []
 
 
 @needs_ffmpeg
