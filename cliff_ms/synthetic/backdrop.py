@@ -41,9 +41,9 @@ class View(NamedTuple):
         return np.concatenate([pixels, points[:, 2:]], 1)
 
 
-def soft_noise(rng: np.random.Generator, img_hw: tuple[int, int], cells: int, channels: int = 1) -> np.ndarray:
-    """Random values at a coarse grid, cubic in between, (H, W) or (H, W, C), about -1 to 1."""
-    grid = rng.uniform(-1, 1, (cells + 2, cells + 2, channels)).astype(np.float32)
+def soft_noise(rng: np.random.Generator, img_hw: tuple[int, int], cells: int) -> np.ndarray:
+    """Random values at a coarse grid, cubic in between, (H, W), about -1 to 1."""
+    grid = rng.uniform(-1, 1, (cells + 2, cells + 2)).astype(np.float32)
     return cv2.resize(grid, img_hw[::-1], interpolation=cv2.INTER_CUBIC)
 
 

@@ -15,6 +15,7 @@ import numpy as np
 NEAR = 0.05  # m
 # Towards the light: over the left shoulder of the photographer.
 LIGHT = (-0.35, -0.6, -0.72)
+AMBIENT = 0.4  # share of the light that comes from everywhere
 # Light blue, orange, green, pink, yellow, violet, teal, red: far apart in hue, alike in lightness.
 PALETTE = (
     (0.55, 0.73, 0.94),
@@ -27,7 +28,7 @@ PALETTE = (
     (0.93, 0.55, 0.52),
 )
 
-_CHUNK = 1 << 16  # candidate pixels at a time, about 60 bytes each: the temporaries stay near the caches
+CHUNK = 1 << 16  # candidate pixels at a time, about 60 bytes each: the temporaries stay near the caches
 _EDGE = np.float32(1e-5)  # barycentric slack; without it single pixels on shared edges belong to no face
 _SMOOTH_BELOW = 640_000  # px; above, a jagged outline is too fine to notice, and four times the samples cost too much
 
@@ -77,24 +78,17 @@ class Fragments:
         return result
 
 
-def rasterize(
-    vertices: np.ndarray,
-    faces: np.ndarray,
-    focal_length: float,
-    img_hw: tuple[int, int],
-    cull: bool = True,
-) -> Fragments:
-    """Find what a pinhole camera sees of a mesh.
+def rasterize(vertices: np.ndarray, faces: np.ndarray, focal_length: float, img_hw: tuple[int, int]) -> Fragments:
+    """Find what a pinhole camera sees of a closed mesh.
 
-    A pixel is covered when its centre is. Faces with a corner nearer than `NEAR` (0.05 m) or behind the camera are
-    dropped, not clipped.
+    A pixel is covered when its centre is. Faces that are seen from behind are left out; those with a corner nearer than
+    `NEAR` (0.05 m) or behind the camera are dropped, not clipped.
 
     Args:
         vertices: shape (V, 3), m, camera frame.
         faces: rows of `vertices`, shape (F, 3).
         focal_length: px.
         img_hw: height and width, px.
-        cull: leave out faces that are seen from behind. Right for closed meshes, and twice as fast.
 
     Returns:
         The visible fragments.
@@ -111,14 +105,14 @@ def rasterize(
     if not np.isfinite(vertices).all():
         raise ValueError("For 'rasterize', all 'vertices' must be finite.")
     height, width = int(img_hw[0]), int(img_hw[1])
-    triangles = _set_up(vertices, faces, focal_length, (height, width), cull)
+    triangles = _set_up(vertices, faces, focal_length, (height, width))
 
     nearest = np.zeros(height * width, np.float32)  # 1/z is linear in the image; the larger, the nearer
     ends = np.cumsum(triangles.count)
     found, start = [], 0
     while start < len(ends):
         done = ends[start - 1] if start else 0
-        stop = max(start + 1, int(np.searchsorted(ends, done + _CHUNK, side="right")))
+        stop = max(start + 1, int(np.searchsorted(ends, done + CHUNK, side="right")))
         found.append(_fill(triangles, start, stop, nearest, width))
         start = stop
     if not found:
@@ -150,9 +144,7 @@ class _Triangles(NamedTuple):
     inverse_z: np.ndarray  # (3, M) 1/z of the corners
 
 
-def _set_up(
-    vertices: np.ndarray, faces: np.ndarray, focal_length: float, img_hw: tuple[int, int], cull: bool
-) -> _Triangles:
+def _set_up(vertices: np.ndarray, faces: np.ndarray, focal_length: float, img_hw: tuple[int, int]) -> _Triangles:
     """Project, cull, and make the edge functions. Python floats throughout: a NumPy one would promote to float64."""
     inverse_z = 1 / np.maximum(vertices[:, 2], np.float32(NEAR))
     scale = float(focal_length) * inverse_z
@@ -160,8 +152,7 @@ def _set_up(
     x = (vertices[:, 0] * scale + (img_hw[1] / 2 - 0.5))[faces]  # (F, 3)
     y = (vertices[:, 1] * scale + (img_hw[0] / 2 - 0.5))[faces]
     area = (x[:, 1] - x[:, 0]) * (y[:, 2] - y[:, 0]) - (x[:, 2] - x[:, 0]) * (y[:, 1] - y[:, 0])
-    # y points down, so a face that shows its outside has a negative area.
-    facing = (-area if cull else np.abs(area)) > 1e-9
+    facing = -area > 1e-9  # y points down, so a face that shows its outside has a negative area
     low, high = (
         np.stack([np.clip(reach(x), 0, img_hw[1]), np.clip(reach(y), 0, img_hw[0])], axis=1).astype(np.int32)
         for reach in (lambda p: np.ceil(p.min(axis=1)), lambda p: np.floor(p.max(axis=1)) + 1)
@@ -224,8 +215,6 @@ def render_meshes(
     meshes: Sequence[Mesh],
     faces: np.ndarray,
     focal_length: float,
-    light: Sequence[float] = LIGHT,
-    ambient: float = 0.4,
     opacity: float = 1.0,
     supersample: int = 2,
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -236,8 +225,6 @@ def render_meshes(
         meshes: per person the vertices, shape (V, 3), m, camera frame, and the colour, shape (3,) or (V, 3), [0, 1].
         faces: shape (F, 3), shared by all.
         focal_length: px.
-        light: direction towards the light, shape (3,), camera frame, of any length.
-        ambient: share of the light that comes from everywhere, [0, 1].
         opacity: share of the mesh's colour in the result, [0, 1].
         supersample: samples per pixel along each axis, for smooth outlines.
 
@@ -249,7 +236,7 @@ def render_meshes(
     image, coverage = image.copy(), np.zeros((height, width), np.float32)
     if not meshes:
         return image, coverage
-    vertices, colours, faces = _join(meshes, faces, light, ambient)
+    vertices, colours, faces = _join(meshes, faces)
     size = (height * supersample, width * supersample)
     seen = rasterize(vertices, faces, focal_length * supersample, size)
     if not len(seen.pixel):
@@ -322,17 +309,15 @@ def _supersample(img_hw: tuple[int, int]) -> int:
     return 2 if img_hw[0] * img_hw[1] <= _SMOOTH_BELOW else 1
 
 
-def _join(
-    meshes: Sequence[Mesh], faces: np.ndarray, light: Sequence[float], ambient: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _join(meshes: Sequence[Mesh], faces: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """One mesh from many: vertices and lit colours (P V, 3), faces (P F, 3)."""
-    direction = np.asarray(light, np.float32) / np.float32(np.linalg.norm(light))
+    direction = np.asarray(LIGHT, np.float32) / np.float32(np.linalg.norm(LIGHT))
     vertices = np.stack([np.asarray(vertices, np.float32) for vertices, _ in meshes])  # (P, V, 3)
     colours = np.empty_like(vertices)
     for lit, person, (_, colour) in zip(colours, vertices, meshes, strict=True):
         facing = vertex_normals(person, faces) @ direction
         # Half of the lamp wraps around: the dark side keeps its shape.
         lamp = 0.5 * np.maximum(facing, 0) + 0.25 * (1 + facing)
-        lit[:] = np.asarray(colour, np.float32) * (ambient + (1 - ambient) * lamp)[:, None]
+        lit[:] = np.asarray(colour, np.float32) * (AMBIENT + (1 - AMBIENT) * lamp)[:, None]
     shifts = np.arange(len(meshes), dtype=np.intp)[:, None, None] * vertices.shape[1]
     return vertices.reshape(-1, 3), colours.reshape(-1, 3), (np.asarray(faces, np.intp) + shifts).reshape(-1, 3)

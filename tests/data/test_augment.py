@@ -99,7 +99,8 @@ def marked_pictures(sample, vertices):
     faces = np.array([[0, 1, 3], [0, 3, 2], [4, 6, 7], [4, 7, 5], [0, 4, 5], [0, 5, 1], [2, 3, 7], [2, 7, 6]])
     faces = np.concatenate([faces, [[0, 2, 6], [0, 6, 4], [1, 5, 7], [1, 7, 3]]])
     for joint in sample.keypoints3d[:, :3]:
-        yield render_meshes(grey, [(corners + joint, (1.0, 0, 0))], faces, FOCAL, ambient=1.0, supersample=4)[0]
+        _, cover = render_meshes(grey, [(corners + joint, (1.0, 0, 0))], faces, FOCAL, supersample=4)
+        yield (grey + cover[..., None] * ((255, 0, 0) - grey.astype(float)) + 0.5).astype(np.uint8)
 
 
 @pytest.mark.parametrize("name", [*STEPS, "crop rotation", "flip and crop rotation"])

@@ -23,7 +23,7 @@ def quad(corners):
     return np.float32(corners), np.array([[0, 1, 2], [0, 2, 3]])
 
 
-def ray_cast(vertices, faces, focal_length, img_hw, centre, cull):
+def ray_cast(vertices, faces, focal_length, img_hw, centre):
     """Nearest hit per pixel in float64 (Moeller-Trumbore): face (-1 for none), barycentrics, depth, doubt."""
     v = np.float64(vertices)[faces]
     e1, e2 = v[:, 1] - v[:, 0], v[:, 2] - v[:, 0]
@@ -37,8 +37,7 @@ def ray_cast(vertices, faces, focal_length, img_hw, centre, cull):
     w = (rays * q).sum(-1) / det
     depth = (e2 * q).sum(-1) / det
     inside = np.minimum(np.minimum(u, w), 1 - u - w)
-    open_to = (det > 0) if cull else np.abs(det) > 0
-    depth = np.where((inside >= 0) & open_to & (v[..., 2] > render.NEAR).all(1), depth, np.inf)
+    depth = np.where((inside >= 0) & (det > 0) & (v[..., 2] > render.NEAR).all(1), depth, np.inf)
     best = depth.argmin(1)
     pick = np.arange(len(best)), best
     order = np.sort(depth, axis=1)
@@ -48,17 +47,16 @@ def ray_cast(vertices, faces, focal_length, img_hw, centre, cull):
     return face, np.stack([1 - u[pick] - w[pick], u[pick], w[pick]], -1), order[:, 0], doubt
 
 
-@pytest.mark.parametrize("cull", [True, False])
-def test_agrees_with_a_ray_caster(cull, monkeypatch):
+def test_agrees_with_a_ray_caster(monkeypatch):
     rng = np.random.default_rng(3)
     corners = rng.uniform((-1.5, -1.2, 1.0), (1.5, 1.2, 4.0), (40, 3, 3))
     corners[0] = ((-9, -9, 0.4), (-9, 9, 0.4), (30, 0, 30))  # steep: affine interpolation would be far off
     corners[1, 0, 2] = -1.0  # crosses the camera plane: dropped
     vertices, faces = np.float32(corners.reshape(-1, 3)), np.arange(120).reshape(-1, 3)
     centre, focal_length = np.array([48.0, 32.5]), np.float64(75.0)  # a NumPy scalar must not promote to float64
-    monkeypatch.setattr(render, "_CHUNK", 700)  # many chunks, and some faces larger than one
-    seen = render.rasterize(vertices, faces, focal_length, (65, 96), cull=cull)
-    face, bary, depth, doubt = ray_cast(vertices, faces, 75.0, (65, 96), centre, cull)
+    monkeypatch.setattr(render, "CHUNK", 700)  # many chunks, and some faces larger than one
+    seen = render.rasterize(vertices, faces, focal_length, (65, 96))
+    face, bary, depth, doubt = ray_cast(vertices, faces, 75.0, (65, 96), centre)
 
     assert doubt.mean() < 0.15
     seen_face = np.full(65 * 96, -1)
@@ -83,7 +81,6 @@ def test_plane_fills_the_picture_at_its_depth():
     assert len(seen.pixel) == 12 * 16
     np.testing.assert_allclose(seen.depth, 3, rtol=1e-6)
     assert not len(render.rasterize(vertices, faces[:, ::-1], 20.0, (12, 16)).pixel)  # seen from behind
-    assert len(render.rasterize(vertices, faces[:, ::-1], 20.0, (12, 16), cull=False).pixel) == 12 * 16
 
 
 def test_pixel_centres():
@@ -142,23 +139,26 @@ def test_one_z_buffer_for_all(supersample):
     photo = np.full((60, 80, 3), 100, np.uint8)
     people = [(near, (1.0, 0.0, 0.0)), (far, np.tile(np.float32((0, 0, 1)), (len(far), 1)))]
     for meshes in (people, people[::-1]):
-        picture, coverage = render.render_meshes(
-            photo, meshes, faces, 60.0, ambient=1.0, opacity=0.75, supersample=supersample
-        )
-        np.testing.assert_array_equal(picture[30, 40], (216, 25, 25))
-        np.testing.assert_array_equal(picture[30, 40 + 14], (25, 25, 216))
+        solid, _ = render.render_meshes(photo, meshes, faces, 60.0, supersample=supersample)
+        picture, coverage = render.render_meshes(photo, meshes, faces, 60.0, opacity=0.75, supersample=supersample)
+        for pixel, channel in ((solid[30, 40], 0), (solid[30, 40 + 14], 2)):
+            assert pixel[channel] > 120 and np.delete(pixel, channel).tolist() == [0, 0]
+        np.testing.assert_allclose(picture, 0.25 * photo + 0.75 * solid, atol=1.01)
         np.testing.assert_array_equal(picture[coverage == 0], 100)
     assert (photo == 100).all()
     assert coverage.sum() == pytest.approx(np.pi * 60**2 * 1.5**2 / (5**2 - 1.5**2), rel=0.02)
     assert ((coverage > 0) & (coverage < 1)).any() == (supersample == 2)  # smooth outline
 
 
-def test_light_comes_from_where_it_is_said_to():
-    ball, faces = sphere((0, 0, 4))
-    black = np.zeros((60, 60, 3), np.uint8)
-    for light, bright, dark in (((1, 0, 0), np.s_[30, 40], np.s_[30, 20]), ((0, -1, 0), np.s_[20, 30], np.s_[40, 30])):
-        picture, _ = render.render_meshes(black, [(ball, (1, 1, 1))], faces, 60.0, light=light)
-        assert picture[bright][0] > picture[dark][0] + 40
+def test_light_comes_over_the_left_shoulder():
+    """Each pixel of a white ball is as bright as its normal says, from the shade's 0.4 up."""
+    ball, faces = sphere((0, 0, 4), subdivisions=5)
+    picture, _ = render.render_meshes(np.zeros((60, 60, 3), np.uint8), [(ball, (1, 1, 1))], faces, 60.0, supersample=1)
+    seen = render.rasterize(ball, faces, 60.0, (60, 60))
+    facing = (seen.interpolate(ball, faces) - (0, 0, 4)) @ render.LIGHT / np.linalg.norm(render.LIGHT)
+    expected = 0.4 + 0.6 * (0.5 * np.maximum(facing, 0) + 0.25 * (1 + facing))
+    np.testing.assert_allclose(picture.reshape(-1, 3)[seen.pixel], 255 * expected[:, None].repeat(3, 1), atol=3)
+    assert picture[22, 25, 0] > picture[38, 35, 0] + 60
 
 
 @settings(max_examples=25, deadline=None)
