@@ -6,7 +6,6 @@ import re
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,12 +22,12 @@ from cliff_ms.io.errors import InputError
 from cliff_ms.io.images import write_image
 from cliff_ms.keypoints import COCO17, OPENPOSE25, SPIN24
 from cliff_ms.weights.checkpoint import WeightsMeta, load_weights, parameter_arrays, save_weights
-from tests.toys.training import body_arrays
+from tests.paths import ROOT, ZOO
+from tests.toys.reference import reference_joints
 
-ROOT = Path(__file__).resolve().parents[2]
 PEOPLE = 32
 MODEL = ModelConfig("keypoints", width=0.0625, joint_set="coco17")
-HELD_OUT = ROOT / "model_zoo" / "heldout" / "annotations.npz"
+HELD_OUT = ZOO / "heldout" / "annotations.npz"
 KEYS = "imgname center scale part annot_id pose shape has_smpl global_t focal_l S"
 
 
@@ -101,7 +100,7 @@ def test_the_geometry_closes(finished):
     """The file's pose, shape and translation, posed and projected in float64, give its joints, errors and flags."""
     made, body = dict(np.load(finished[0])), load_body()
     rotmats = Rotation.from_rotvec(made["pose"].reshape(-1, 3)).as_matrix().reshape(-1, 24, 3, 3)
-    _, joints = body_arrays(body, made["shape"].astype(float), rotmats)
+    _, joints = reference_joints(body, made["shape"].astype(float), rotmats)
     pelvis = joints[:, SPIN24.index("pelvis_mpii"), None]
     np.testing.assert_allclose(made["S"][..., :3], joints - pelvis, atol=1e-4)
     assert (made["S"][..., 3] == 1).all() and (made["has_smpl"] == 1).all()

@@ -1,12 +1,15 @@
 """Invariants of the bundled body, read from the committed file: float64, independent of package and build."""
 
-from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-BODY_DIR = Path(__file__).parents[2] / "model_zoo/body"
+from tests.paths import ZOO
+from tests.toys.reference import reference_smpl
+
+BODY_DIR = ZOO / "body"
 JOINT_NAMES = (
     "pelvis left_hip right_hip spine1 left_knee right_knee spine2 left_ankle right_ankle spine3 left_foot right_foot "
     "neck left_collar right_collar head left_shoulder right_shoulder left_elbow right_elbow left_wrist right_wrist "
@@ -48,23 +51,11 @@ def joints(body):
     return dict(zip(JOINT_NAMES, body["J_regressor"] @ body["v_template"], strict=True))
 
 
-def pose_body(body, rotvecs, betas=None):
-    """SMPL's formulas, in rest-to-posed order: shape, joints, pose blend shapes, kinematic chain, linear blend."""
-    shaped = body["v_template"] + body["shapedirs"] @ (np.zeros(10) if betas is None else betas)
-    rest = body["J_regressor"] @ shaped
-    rotations = Rotation.from_rotvec(rotvecs).as_matrix()
-    vertices = shaped + body["posedirs"] @ (rotations[1:] - np.eye(3)).ravel()
-    chain = []
-    for joint, parent in enumerate(PARENTS):
-        local = np.eye(4)
-        local[:3, :3] = rotations[joint]
-        local[:3, 3] = rest[joint] - (rest[parent] if parent >= 0 else 0)
-        chain.append(local if parent < 0 else chain[parent] @ local)
-    chain = np.array(chain)
-    centers = chain[:, :3, 3].copy()
-    chain[:, :3, 3] -= np.einsum("kij,kj->ki", chain[:, :3, :3], rest)
-    blended = np.einsum("vk,kij->vij", body["weights"], chain)
-    return np.einsum("vij,vj->vi", blended[:, :3, :3], vertices) + blended[:, :3, 3], centers
+def pose_body(body, rotvecs, betas=(0.0,) * 10):
+    """Vertices (V, 3) and the 24 joints (24, 3)."""
+    smpl = SimpleNamespace(**body, joint_regressor=body["J_regressor"], parents=PARENTS)
+    vertices, joints = reference_smpl(smpl, np.array(betas), Rotation.from_rotvec(rotvecs).as_matrix())
+    return vertices, joints[:24]
 
 
 def volume(vertices, faces):

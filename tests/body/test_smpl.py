@@ -8,7 +8,8 @@ import mindspore as ms
 from mindspore import Tensor, nn, ops
 
 from cliff_ms import SMPL, load_body
-from tests.toys.body import reference_smpl, toy_body
+from tests.toys.body import toy_body
+from tests.toys.reference import reference_smpl
 
 pytestmark = pytest.mark.usefixtures("graph_mode")
 SMPLX_EXTRA = (

@@ -12,9 +12,9 @@ from cliff_ms import load_body
 from cliff_ms.config import AugmentConfig
 from cliff_ms.data import augment
 from cliff_ms.data.crop import crop_affine, normalize_image
-from cliff_ms.keypoints import COCO17, LSP_EXTRA9, SMPL45, SPIN24, flip_permutation, index_map
+from cliff_ms.keypoints import COCO17, SPIN24, flip_permutation
 from cliff_ms.visual.render import render_meshes
-from tests.toys.body import reference_smpl
+from tests.toys.reference import reference_joints
 
 BODY = load_body()  # symmetric, as mirroring demands
 CROP_HW = (128, 96)
@@ -25,10 +25,8 @@ EVERYTHING = AugmentConfig(flip=1, rotation_prob=1, crop=1)
 
 def pose_body(rotmats, betas):
     """Vertices (V, 3), pelvis (3,), SPIN24 joints (24, 3) and COCO17 joints (17, 3) in m, model frame, float64."""
-    vertices, joints = reference_smpl(BODY, betas, rotmats)
-    joints = np.concatenate([joints, BODY.regressors["extra"].astype(float) @ vertices])
-    names = SMPL45 + LSP_EXTRA9
-    return vertices, joints[0], joints[index_map(names, SPIN24)], joints[index_map(names, COCO17)]
+    vertices, joints = reference_joints(BODY, betas, rotmats, ("pelvis", *SPIN24, *COCO17))
+    return vertices, joints[0], joints[1:25], joints[25:]
 
 
 def project(points):

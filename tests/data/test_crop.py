@@ -1,18 +1,18 @@
 """Crops: the official corners, an independent bilinear reference, keypoints that follow."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from cliff_ms.data import crop
+from tests.paths import GOLDEN
 
-GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "preprocess.json").read_text())
+CASES = json.loads((GOLDEN / "preprocess.json").read_text())
 HW = (256, 192)
 
 
-@pytest.mark.parametrize("case", GOLDEN, ids=lambda case: case["case"])
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case["case"])
 def test_center_scale_and_corners_are_the_officials(case):
     center, size = crop.box_to_crop(np.array([case["bbox_xyxy"]]), HW)
     np.testing.assert_array_equal(center[0], case["center"])

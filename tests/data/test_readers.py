@@ -17,6 +17,7 @@ from cliff_ms.io.errors import InputError
 from cliff_ms.io.pickles import read_pickle
 from cliff_ms.keypoints import COCO17, SPIN24
 from tests.toys import datasets as raw
+from tests.toys.reference import reference_smpl
 
 # SPIN's index lists, as its preprocessing code states them: an independent check of our names.
 H36M_RAW = [11, 6, 7, 8, 1, 2, 3, 12, 24, 14, 15, 17, 18, 19, 25, 26, 27]
@@ -85,7 +86,7 @@ def test_3dpw_as_cliff(tmp_path, monkeypatch, capsys):
         # SMPL in the camera with the pose and translation of the row is where the world's body is.
         model = load_body(bodies / {"m": "SMPL_MALE.pkl", "f": "SMPL_FEMALE.pkl"}[got.gender[row]])
         rotmats = Rotation.from_rotvec(got.pose[row].reshape(24, 3)).as_matrix()
-        _, camera_joints = raw.reference_smpl(model, got.betas[row], rotmats)
+        _, camera_joints = reference_smpl(model, got.betas[row], rotmats)
         placed = camera_joints + got.translation[row]
         np.testing.assert_allclose(placed[0], joints["pelvis"], atol=1e-4)
         np.testing.assert_allclose(placed[20], joints["left_wrist"], atol=1e-4)

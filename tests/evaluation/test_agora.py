@@ -15,10 +15,11 @@ from cliff_ms.evaluation.agora import AgoraPrediction, evaluate_agora, load_body
 from cliff_ms.evaluation.submission import write_submission
 from cliff_ms.io.errors import InputError
 from cliff_ms.keypoints import SMPL45, SPIN24
+from tests.paths import GOLDEN
 from tests.toys.agora import CAMERAS, make_people, write_agora, write_dataframe, write_fit
-from tests.toys.body import reference_smpl, toy_body
+from tests.toys.body import toy_body
+from tests.toys.reference import reference_smpl
 
-GOLDEN = Path(__file__).parents[1] / "golden"
 IDS = np.array([0, 3, 5])
 NAMES = tuple(CAMERAS)
 

@@ -6,7 +6,6 @@ import json
 import pickle
 import subprocess
 import sys
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -23,9 +22,10 @@ from cliff_ms.io.errors import InputError
 from cliff_ms.keypoints import H36M17, LSP14, SPIN24
 from cliff_ms.models.cliff import build_model
 from cliff_ms.weights.checkpoint import WeightsMeta, check_model, parameter_arrays, save_weights
-from tests.toys.body import reference_smpl, toy_arrays, toy_body
+from tests.paths import ROOT, ZOO
+from tests.toys.body import toy_arrays, toy_body
+from tests.toys.reference import reference_smpl
 
-ROOT = Path(__file__).resolve().parents[2]
 KEYPOINT_MODEL = ModelConfig(encoder="keypoints")
 EVALUATED = [6, 5, 4, 1, 2, 3, 16, 15, 14, 11, 12, 13, 8, 10]  # SPIN's H36M_TO_J14
 REGRESSOR = np.random.default_rng(5).dirichlet(np.full(97, 0.1), 17)
@@ -239,7 +239,7 @@ def test_body_files(tmp_path):
     assert {key: body.gender for key, body in found.items()} == {"n": "neutral", "m": "male", "f": "female"}
     assert load_bodies(find_protocol("h36m_p1", "cliff"), gender, None, tmp_path).keys() == {"n"}
     with pytest.raises(InputError, match="same mesh"):
-        bodies(body=ROOT / "model_zoo/body/neutral.npz")
+        bodies(body=ZOO / "body" / "neutral.npz")
     with pytest.raises(InputError, match="'3dpw' has cliff, spin, vibe, mmhuman3d"):
         find_protocol("3dpw", "hmr")
 

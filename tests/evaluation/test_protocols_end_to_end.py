@@ -23,7 +23,8 @@ from cliff_ms.keypoints import COCO17, LSP_EXTRA9
 from cliff_ms.weights.checkpoint import Weights, WeightsMeta
 from tests.toys import agora as raw_agora
 from tests.toys import datasets as raw
-from tests.toys.body import reference_smpl, toy_arrays
+from tests.toys.body import toy_arrays
+from tests.toys.reference import reference_smpl
 
 META = WeightsMeta(ModelConfig(), "the truth", body="SMPL_NEUTRAL")
 CLOSE = {"abs": 0.1}  # mm or degrees

@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,13 +12,14 @@ from hypothesis import strategies as st
 from mindspore import Tensor, nn
 
 from cliff_ms import camera
+from tests.paths import GOLDEN
 
-GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "preprocess.json").read_text())
+CASES = json.loads((GOLDEN / "preprocess.json").read_text())
 RNG = np.random.default_rng(0)
 
 
 def official(key):
-    return np.array([case[key] for case in GOLDEN], np.float64)
+    return np.array([case[key] for case in CASES], np.float64)
 
 
 def official_view():
@@ -113,7 +113,7 @@ class Everything(nn.Cell):
 
 @pytest.mark.usefixtures("graph_mode")
 def test_graph_equals_arrays():
-    arrays = [official("pred_cam_crop"), *official_view(), RNG.uniform(-0.5, 0.5, (len(GOLDEN), 4, 3))]
+    arrays = [official("pred_cam_crop"), *official_view(), RNG.uniform(-0.5, 0.5, (len(CASES), 4, 3))]
     tensors = [Tensor(a.astype(np.float32)) for a in arrays]
     # Outside a Cell the same code runs on arrays.
     for tensor, array in zip(Everything()(*tensors), Everything().construct(*arrays), strict=True):

@@ -1,7 +1,5 @@
 """Rotations: the official numbers, the layout, round trips, degenerate input."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -11,6 +9,7 @@ from scipy.spatial.transform import Rotation
 from mindspore import Tensor, nn, ops
 
 from cliff_ms import rotation
+from tests.paths import GOLDEN
 
 pytestmark = pytest.mark.usefixtures("graph_mode")
 
@@ -24,7 +23,7 @@ def from_6d(pose6d):
 
 
 def test_rot6d_is_the_officials():
-    golden = np.load(Path(__file__).parents[1] / "golden" / "rot6d.npz")
+    golden = np.load(GOLDEN / "rot6d.npz")
     np.testing.assert_allclose(from_6d(golden["rot6d_in"])[:, 0], golden["rot6d_out"], atol=1e-6)
 
 

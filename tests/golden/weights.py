@@ -6,11 +6,10 @@ activations near 1 through deep networks.
 
 import json
 import zlib
-from pathlib import Path
 
 import numpy as np
 
-FOLDER = Path(__file__).parent
+from tests.paths import GOLDEN
 
 
 def values(name: str, shape: tuple[int, ...]) -> np.ndarray:
@@ -42,7 +41,7 @@ def _scale(name: str, x: np.ndarray) -> np.ndarray:
 
 def schema(backbone: str) -> dict[str, tuple[int, ...]]:
     """Name -> shape of every entry of the official state dict of 'res50' or 'hr48'."""
-    entries = json.loads((FOLDER / f"schema_official_{backbone}.json").read_text())
+    entries = json.loads((GOLDEN / f"schema_official_{backbone}.json").read_text())
     return {name: tuple(shape) for name, shape in entries.items()}
 
 
@@ -54,4 +53,4 @@ def state_dict(backbone: str) -> dict[str, np.ndarray]:
 def official(backbone: str) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """The image (2, 3, 256, 192) and what the official model makes of it (with `bbox_info` (2, 3), also an input)."""
     image = np.random.Generator(np.random.PCG64(7)).standard_normal((2, 3, 256, 192)).astype(np.float32)
-    return image, dict(np.load(FOLDER / f"official_{backbone}_out.npz"))
+    return image, dict(np.load(GOLDEN / f"official_{backbone}_out.npz"))

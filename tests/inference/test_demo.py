@@ -18,9 +18,9 @@ from cliff_ms.inference.predict import Predictor
 from cliff_ms.io.images import read_image
 from cliff_ms.io.video import VideoReader, VideoWriter
 from tests.golden import weights
+from tests.paths import ROOT, ZOO
 
-ROOT = Path(__file__).resolve().parents[2]
-EXAMPLES = ROOT / "model_zoo" / "examples"
+EXAMPLES = ZOO / "examples"
 PEOPLE, BOXES = EXAMPLES / "people.jpg", EXAMPLES / "people_boxes.json"
 
 

@@ -1,7 +1,5 @@
 """CLIFF as a whole: the official outputs, its switches, shared weights, the keypoint encoder, the full frame."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -16,6 +14,7 @@ from cliff_ms.rotation import rot6d_to_rotmat
 from cliff_ms.weights.checkpoint import load_into
 from cliff_ms.weights.pytorch import to_mindspore
 from tests.golden import weights
+from tests.paths import GOLDEN
 from tests.toys.body import toy_body
 
 pytestmark = pytest.mark.usefixtures("graph_mode")
@@ -25,7 +24,7 @@ RNG = np.random.default_rng(0)
 @pytest.mark.torch
 def test_outputs_of_a_converted_checkpoint_are_the_officials(tmp_path):
     torch = pytest.importorskip("torch")
-    golden = np.load(Path(__file__).parents[1] / "golden" / "official_res50_out.npz")
+    golden = np.load(GOLDEN / "official_res50_out.npz")
     state = {f"module.{k}": torch.tensor(v) for k, v in weights.state_dict("res50").items()}
     torch.save({"model": state}, tmp_path / "official.pt")
     arrays, meta = to_mindspore(tmp_path / "official.pt")

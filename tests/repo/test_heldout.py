@@ -1,7 +1,6 @@
 """The bundled held-out set: whole, as stated, away from the frame's middle, and labels that fit one another."""
 
 import hashlib
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,8 +10,8 @@ from cliff_ms.body.files import load_body
 from cliff_ms.data.annotations import load_annotations
 from cliff_ms.io.images import read_image
 from cliff_ms.keypoints import COCO17, LSP_EXTRA9, OPENPOSE25, SMPL45, SPIN24, index_map
+from tests.paths import ZOO
 
-ZOO = Path(__file__).parents[2] / "model_zoo"
 FOLDER = ZOO / "heldout"
 
 

@@ -1,13 +1,12 @@
 """The house's rules that a linter does not know, one test a rule: who may import whom, how long a file is."""
 
 import ast
-from pathlib import Path
 
 import pytest
 
 from cliff_ms.__main__ import COMMANDS
+from tests.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "cliff_ms"
 SHARED = {"backend", "io", "camera", "rotation", "keypoints", "metrics", "config", "runtime", "zoo"}
 # Wing, or module at the root -> what of ours it may import besides itself.

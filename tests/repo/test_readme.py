@@ -1,11 +1,11 @@
 """README.md and its Chinese twin: the same commands and numbers, and no file named that is not there."""
 
 import re
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.paths import ROOT
+
 TEXTS = {name: (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "README_CN.md")}
 
 

@@ -4,7 +4,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -15,8 +14,9 @@ from cliff_ms.data.annotations import load_annotations
 from cliff_ms.io.images import read_image
 from cliff_ms.keypoints import COCO17, LSP_EXTRA9, SMPL45, SPIN24, index_map
 from cliff_ms.synthetic.scene import SceneMaker, annotate
+from tests.paths import ROOT
 
-SCRIPT = Path(__file__).parents[2] / "scripts/make_synthetic.py"
+SCRIPT = ROOT / "scripts" / "make_synthetic.py"
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from tests.toys.body import reference_smpl
+from tests.toys.reference import reference_smpl
 
 # Image name -> focal length mm, position of the camera cm (Unreal's axes), yaw and pitch in degrees, extra height m.
 CAMERAS = {

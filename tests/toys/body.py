@@ -1,4 +1,4 @@
-"""A random body in SMPL format, small, with 24 joints, and SMPL in float64 written from the paper's sums."""
+"""A random body in SMPL format, small, with 24 joints."""
 
 import numpy as np
 
@@ -34,23 +34,3 @@ def toy_body(**kwargs):
         extra_vertex_ids=arrays["extra_vertex_ids"],
         **single,
     )
-
-
-def reference_smpl(body, betas, rotmats):
-    """One person in float64, as the SMPL paper writes it: betas (N,), rotmats (24, 3, 3) -> vertices, 45 joints."""
-    shaped = body.v_template + np.tensordot(body.shapedirs[:, :, : len(betas)].astype(float), betas, 1)
-    rest_joints = body.joint_regressor.astype(float) @ shaped
-    pose_feature = (rotmats[1:] - np.eye(3)).ravel()
-    rest = shaped + np.tensordot(body.posedirs.astype(float), pose_feature, 1)
-    world = []
-    for joint, parent in enumerate(body.parents):
-        local = np.eye(4)
-        local[:3, :3] = rotmats[joint]
-        local[:3, 3] = rest_joints[joint] - (rest_joints[parent] if joint else 0)
-        world.append(world[parent] @ local if joint else local)
-    world = np.array(world)
-    relative = world.copy()
-    relative[:, :3, 3] -= np.einsum("jab,jb->ja", world[:, :3, :3], rest_joints)
-    blended = np.einsum("vj,jab->vab", body.weights.astype(float), relative)
-    vertices = np.einsum("vab,vb->va", blended, np.c_[rest, np.ones(len(rest))])[:, :3]
-    return vertices, np.concatenate([world[:, :3, 3], vertices[body.extra_vertex_ids]])

@@ -13,7 +13,8 @@ from scipy.spatial.transform import Rotation
 
 from cliff_ms.body.files import load_body
 from cliff_ms.keypoints import LSP_EXTRA9, SMPL45
-from tests.toys.body import reference_smpl, toy_arrays
+from tests.toys.body import toy_arrays
+from tests.toys.reference import reference_smpl
 
 
 class _Python2Pickler(pickle._Pickler):

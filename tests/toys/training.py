@@ -7,8 +7,9 @@ from scipy.spatial.transform import Rotation
 
 from cliff_ms.config import LossConfig
 from cliff_ms.data.batching import Batch
-from cliff_ms.keypoints import LSP_EXTRA9, SMPL45, SPIN24, index_map
-from tests.toys.body import PARENTS, toy_body
+from cliff_ms.keypoints import LSP_EXTRA9
+from tests.toys.body import toy_body
+from tests.toys.reference import reference_joints
 
 WEIGHTS = {name: w for name, w in dataclasses.asdict(LossConfig()).items() if name != "full_frame"}
 
@@ -24,30 +25,12 @@ def training_body(vertices=97, seed=0):
     )
 
 
-def body_arrays(body, betas, rotmats):
-    """SMPL for a batch in float64, and its SPIN24 joints."""
-    template = body.v_template + np.einsum("vkn,bn->bvk", body.shapedirs.astype(float), betas)
-    rest = np.einsum("jv,bvk->bjk", body.joint_regressor.astype(float), template)
-    feature = (rotmats[:, 1:] - np.eye(3)).reshape(len(betas), -1)
-    shaped = template + np.einsum("vkn,bn->bvk", body.posedirs.astype(float), feature)
-    rotation, joint = [rotmats[:, 0]], [rest[:, 0]]
-    for j, parent in enumerate(PARENTS[1:], 1):
-        joint.append(joint[parent] + np.einsum("bxy,by->bx", rotation[parent], rest[:, j] - rest[:, parent]))
-        rotation.append(rotation[parent] @ rotmats[:, j])
-    rotation, joint = np.stack(rotation, 1), np.stack(joint, 1)
-    per_joint = np.einsum("bjxy,bjvy->bjvx", rotation, shaped[:, None] - rest[:, :, None]) + joint[:, :, None]
-    vertices = np.einsum("vj,bjvx->bvx", body.weights.astype(float), per_joint)
-    extra = np.einsum("kv,bvx->bkx", body.regressors["extra"].astype(float), vertices)
-    joints = np.concatenate([joint, vertices[:, body.extra_vertex_ids], extra], 1)
-    return vertices, joints[:, index_map(SMPL45 + LSP_EXTRA9, SPIN24)]
-
-
 def people(body, count, seed=0):
     """A `Batch` of keypoint samples, and the camera (s, t_x, t_y) that made its points."""
     rng = np.random.default_rng(seed)
     rotmats = Rotation.from_rotvec(0.3 * rng.standard_normal((count * 24, 3))).as_matrix().reshape(count, 24, 3, 3)
     betas = rng.standard_normal((count, 10))
-    _, joints = body_arrays(body, betas, rotmats)
+    _, joints = reference_joints(body, betas, rotmats)
     img_hw = np.tile([[720.0, 1280.0]], (count, 1))
     focal_length = rng.uniform(900, 1500, count)
     size = rng.uniform(150, 600, count)

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from cliff_ms import runtime
+from tests.paths import ROOT
 from tests.toys.training import cliff_with_loss, people, plain_cliff, train_step, training_body
 
-ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ["bash", str(ROOT / "scripts" / "run_distribute_train.sh")]
 
 

@@ -16,9 +16,9 @@ from cliff_ms.models.cliff import CLIFF
 from cliff_ms.models.regressor import Regressor
 from cliff_ms.training.dropout import SeededDropout
 from cliff_ms.training.step import set_fp16
+from tests.toys.reference import reference_joints
 from tests.toys.training import (
     WEIGHTS,
-    body_arrays,
     cliff_with_loss,
     full_points,
     people,
@@ -60,8 +60,8 @@ def reference_loss(weights, batch, factors):
     second = columns[..., 1] - (first * columns[..., 1]).sum(-1, keepdims=True) * first
     second = second / np.linalg.norm(second, axis=-1, keepdims=True)
     pred = np.stack([first, second, np.cross(first, second)], -1)
-    vertices, joints = body_arrays(BODY, shape, pred)
-    true_vertices, _ = body_arrays(BODY, betas, rotmats)
+    vertices, joints = reference_joints(BODY, shape, pred)
+    true_vertices, _ = reference_joints(BODY, betas, rotmats)
     points = full_points(joints, cam, center, size, img_hw, focal)
     half = np.stack([0.75 * size, size], -1)[:, None] / 2
     relative = [j - j[:, 2:4].mean(1, keepdims=True) for j in (joints, keypoints3d[..., :3])]

@@ -7,7 +7,6 @@ import struct
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,8 +19,8 @@ from cliff_ms.training.log import EventFile, TrainLog
 from cliff_ms.training.state import Progress, check_folder, load_state, save_state
 from cliff_ms.weights.checkpoint import WeightsMeta, encoder_entries, load_weights, parameter_arrays, save_weights
 from cliff_ms.weights.networks import load_model
+from tests.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / "configs" / "smoke.yaml"
 # 8 steps with everything that has state: BatchNorm, accumulation, moving average, schedule.
 SETTINGS = ["train.steps=8", "data.batch_size=32", "train.accumulate=2", "train.val_every=4", "train.save_every=2"]

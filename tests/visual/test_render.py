@@ -1,7 +1,5 @@
 """The renderer against exact geometry and a float64 ray caster."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import trimesh
@@ -9,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cliff_ms.visual import render
+from tests.paths import ZOO
 
-BODY = Path(__file__).parents[2] / "model_zoo" / "body" / "neutral.npz"
+BODY = ZOO / "body" / "neutral.npz"
 
 
 def sphere(centre, radius=1.0, subdivisions=3):
