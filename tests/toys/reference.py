@@ -8,10 +8,10 @@ from cliff_ms.keypoints import LSP_EXTRA9, SMPL45, SPIN24
 def reference_smpl(body, betas, rotmats):
     """Betas (..., N), rotmats (..., 24, 3, 3) -> vertices (..., V, 3) and 45 joints (..., 45, 3), in m."""
     basis = body.shapedirs[..., : betas.shape[-1]].astype(float)
-    shaped = body.v_template + np.einsum("vkn,...n->...vk", basis, betas)
+    shaped = body.v_template + np.tensordot(betas, basis, (-1, -1))
     rest_joints = body.joint_regressor.astype(float) @ shaped
     pose_feature = (rotmats[..., 1:, :, :] - np.eye(3)).reshape(*betas.shape[:-1], -1)
-    rest = shaped + np.einsum("vkn,...n->...vk", body.posedirs.astype(float), pose_feature)
+    rest = shaped + np.tensordot(pose_feature, body.posedirs.astype(float), (-1, -1))
     rotation, place = [rotmats[..., 0, :, :]], [rest_joints[..., 0, :]]
     for joint, parent in enumerate(body.parents[1:], 1):
         bone = rest_joints[..., joint, :] - rest_joints[..., parent, :]
@@ -20,8 +20,8 @@ def reference_smpl(body, betas, rotmats):
     rotation, place = np.stack(rotation, -3), np.stack(place, -2)
     weights = body.weights.astype(float)
     shift = place - np.einsum("...jxy,...jy->...jx", rotation, rest_joints)
-    blended = np.einsum("vj,...jxy->...vxy", weights, rotation)
-    vertices = np.einsum("...vxy,...vy->...vx", blended, rest) + weights @ shift
+    blended = (weights @ rotation.reshape(*place.shape[:-1], 9)).reshape(*rest.shape, 3)
+    vertices = (blended @ rest[..., None])[..., 0] + weights @ shift
     return vertices, np.concatenate([place, vertices[..., body.extra_vertex_ids, :]], -2)
 
 
