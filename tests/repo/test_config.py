@@ -4,10 +4,12 @@ from typing import get_args
 
 import pytest
 
+from cliff_ms.annotation.annotator import load_annotator_config
 from cliff_ms.config import Config, Encoder, ModelConfig, from_dict, load_config, to_dict
 from cliff_ms.io.errors import InputError
 from cliff_ms.keypoints import JOINT_SETS, JointSet
 from cliff_ms.models.cliff import ENCODERS
+from tests.paths import ROOT
 
 
 def test_values_arrive_with_their_types():
@@ -92,3 +94,9 @@ def test_mistakes_in_files_are_named(tmp_path, overrides, message):
     (tmp_path / "c.yaml").write_text(FILE)
     with pytest.raises(InputError, match=message):
         load_config(tmp_path / "c.yaml", overrides)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.stem)
+def test_what_comes_with_the_code_loads(path):
+    config = (load_annotator_config if path.stem.startswith("annotator_") else load_config)(path)
+    assert from_dict(type(config), to_dict(config), "again") == config
