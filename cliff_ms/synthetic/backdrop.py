@@ -67,7 +67,7 @@ def backdrop(rng: np.random.Generator, view: View, photos: list[Path]) -> np.nda
     if view.ground is None:
         image = _pattern(rng, small)
     else:
-        image = _place(rng, view, small)
+        image = _place(rng, view, view.ground, small)
     image = image + 0.04 * rng.random() * soft_noise(rng, small, 40)[..., None]
     return cv2.resize(_to_bytes(image), view.img_hw[::-1], interpolation=cv2.INTER_LINEAR)
 
@@ -101,7 +101,7 @@ def _pattern(rng: np.random.Generator, img_hw: tuple[int, int]) -> np.ndarray:
     return cv2.GaussianBlur(image, (0, 0), rng.uniform(0.5, 7))
 
 
-def _place(rng: np.random.Generator, view: View, img_hw: tuple[int, int]) -> np.ndarray:
+def _place(rng: np.random.Generator, view: View, ground: float, img_hw: tuple[int, int]) -> np.ndarray:
     """Ground up to a horizon or to the walls of a room, by casting a ray through each pixel."""
     v, u = np.mgrid[: img_hw[0], : img_hw[1]].astype(np.float32) + 0.5
     focal = view.focal / _FINE
@@ -112,9 +112,9 @@ def _place(rng: np.random.Generator, view: View, img_hw: tuple[int, int]) -> np.
         np.float32(np.cos(turn)) * x - np.float32(np.sin(turn)) * z,
         np.float32(np.sin(turn)) * x + np.float32(np.cos(turn)) * z,
     )
-    far = np.float32(view.ground) / np.maximum(y, 1e-3)  # how far along the ray the ground is
+    far = np.float32(ground) / np.maximum(y, 1e-3)  # how far along the ray the ground is
     if rng.random() < 0.5:
-        return _room(rng, x, y, z, far, view.ground)
+        return _room(rng, x, y, z, far, ground)
     sky = colour(rng, low=0.6) * (1 - 0.35 * rng.random()) + 0.25 * (-y[..., None]).clip(0, 1)
     sky = sky + rng.uniform(0, 0.12) * soft_noise(rng, img_hw, 6)[..., None]
     land = _ground(rng, x * far, z * far, far)
@@ -175,7 +175,7 @@ def _ground(rng: np.random.Generator, x: np.ndarray, z: np.ndarray, far: np.ndar
     mix = 0.5 + (mix - 0.5) * np.exp(-far * np.float32(width**-0.5 / 18))
     ripple, wave, way = (np.float32(rng.uniform(low, 9)) for low in (1, 1, 0))
     rough = np.float32(rng.uniform(0.02, 0.2)) * np.sin(x * ripple + 2 * np.sin(z * wave)) / (1 + far / way)
-    rough += np.float32(rng.uniform(0, 0.12)) * soft_noise(rng, x.shape, 60)
+    rough += np.float32(rng.uniform(0, 0.12)) * soft_noise(rng, (x.shape[0], x.shape[1]), 60)
     return first * (1 + rough)[..., None] + (second - first).astype(np.float32) * mix[..., None].astype(np.float32)
 
 
@@ -224,7 +224,7 @@ def draw_thing(image: np.ndarray, mask: np.ndarray, thing: Thing, view: View) ->
     for side in np.argsort(-corners[_SIDES, 2].mean(1)):  # the farthest first
         outline = (corners[_SIDES[side], :2] * 16).clip(-1e6, 1e6).astype(np.int32)
         cv2.fillConvexPoly(image, outline, (255 * thing.shades[side]).tolist(), cv2.LINE_AA, 4)
-        cv2.fillConvexPoly(mask, outline, 1, cv2.LINE_8, 4)
+        cv2.fillConvexPoly(mask, outline, (1,), cv2.LINE_8, 4)
 
 
 def finish(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
@@ -234,15 +234,16 @@ def finish(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
     image = cv2.LUT(image, _to_bytes(curve)[None])
     if rng.random() < 0.35:
         image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.4, 1.3))
-    grain = np.roll(_GRAIN, rng.integers(0, len(_GRAIN), 2), (0, 1)) * rng.uniform(0, 5)
-    tiles = (-(-image.shape[0] // len(grain)), -(-image.shape[1] // len(grain)), 1)
-    grain = np.tile(grain.astype(np.int16), tiles)[: image.shape[0], : image.shape[1]]
+    tile = (np.roll(_GRAIN, rng.integers(0, len(_GRAIN), 2), (0, 1)) * rng.uniform(0, 5)).astype(np.int16)
+    grain = np.tile(tile, (-(-image.shape[0] // len(tile)), -(-image.shape[1] // len(tile)), 1))[
+        : image.shape[0], : image.shape[1]
+    ]
     return cv2.add(image, grain, dtype=cv2.CV_8U)
 
 
 def colour(rng: np.random.Generator, low: float = 0.15, high: float = 0.95) -> np.ndarray:
     """A colour, more often a dull one, as light as told, (3,) float32."""
-    return np.float32(colorsys.hsv_to_rgb(rng.random(), rng.beta(1.2, 3), rng.uniform(low, high)))
+    return np.array(colorsys.hsv_to_rgb(rng.random(), rng.beta(1.2, 3), rng.uniform(low, high)), np.float32)
 
 
 def _to_bytes(image: np.ndarray) -> np.ndarray:

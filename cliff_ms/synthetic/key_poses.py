@@ -4,6 +4,8 @@ Angles are in degrees and positive in the direction that the name says. Directio
 frame of the chest, so one line describes an arm of either side.
 """
 
+from typing import Any
+
 import numpy as np
 from scipy.spatial.transform import Rotation
 
@@ -28,7 +30,7 @@ _ARM_HOLD = ((0.25, -0.95, 0.15), (-0.30, 0.15, 0.85))
 
 # name: weight, pelvis tilt (forward, to the left), trunk and head (forward, to the left, turn to the left), legs, arms.
 # One leg or arm stands for both sides, two are left and right. `air` marks people with no foot on the ground.
-_TABLE = {
+_TABLE: dict[str, dict[str, Any]] = {
     "stand": dict(weight=4),
     "stand at ease": dict(weight=3, tilt=(0, 3), trunk=(2, -5, 3), head=(4, 3, 12),
                           legs=((14, 7, 12, 0, 24, -6), (-1, 4, 8, 0, 2, 0))),
@@ -195,9 +197,9 @@ def _leg(flexion: float, abduction: float, turn: float, twist: float, knee: floa
     return {"hip": hip, "knee": _euler("x", (knee,)), "ankle": _euler("x", (toes,))}
 
 
-def _arm(upper: tuple, fore: tuple) -> dict:
+def _arm(upper_arm: tuple, forearm: tuple) -> dict:
     """The left arm. At rest it points along +x, and the elbow bends it towards +z."""
-    upper, fore = np.array(upper) / np.linalg.norm(upper), np.array(fore) / np.linalg.norm(fore)
+    upper, fore = np.array(upper_arm) / np.linalg.norm(upper_arm), np.array(forearm) / np.linalg.norm(forearm)
     bend = fore - (fore @ upper) * upper
     bend /= np.linalg.norm(bend)
     whole = Rotation.from_matrix(np.stack([upper, np.cross(bend, upper), bend], axis=1))

@@ -7,10 +7,10 @@ import numpy as np
 from cliff_ms.body.files import Body
 from cliff_ms.keypoints import EXTRA21, SMPL24
 
-_SKIN = np.float32([(0.96, 0.80, 0.70), (0.88, 0.67, 0.54), (0.76, 0.55, 0.41), (0.60, 0.41, 0.30), (0.42, 0.28, 0.20),
-                    (0.28, 0.18, 0.14)])  # fmt: skip
-_HAIR = np.float32([(0.07, 0.06, 0.06), (0.16, 0.10, 0.07), (0.30, 0.19, 0.11), (0.55, 0.40, 0.22), (0.75, 0.62, 0.40),
-                    (0.45, 0.20, 0.10), (0.62, 0.61, 0.60)])  # fmt: skip
+_SKIN = np.array([(0.96, 0.80, 0.70), (0.88, 0.67, 0.54), (0.76, 0.55, 0.41), (0.60, 0.41, 0.30), (0.42, 0.28, 0.20),
+                    (0.28, 0.18, 0.14)], np.float32)  # fmt: skip
+_HAIR = np.array([(0.07, 0.06, 0.06), (0.16, 0.10, 0.07), (0.30, 0.19, 0.11), (0.55, 0.40, 0.22), (0.75, 0.62, 0.40),
+                    (0.45, 0.20, 0.10), (0.62, 0.61, 0.60)], np.float32)  # fmt: skip
 _SLEEVES = (0.10, 0.38, 0.48, 0.75, 0.97, 0.97, 0.97)  # shares of the arm from the shoulder to the wrist
 _TROUSERS = (0.22, 0.38, 0.45, 0.75, 0.97, 0.97, 0.97, 0.97)  # shares of the leg from the hip to the ankle
 _CLOTH_JOINTS = ("pelvis", "spine1", "spine2", "spine3", "left_collar", "right_collar", "left_hip", "right_hip")
@@ -132,7 +132,7 @@ class Painter:
         front = self.head & (self.z > self.eye[2] - 0.03)
         height = self.y - self.nose[1]
         mouth = front & ((self.x / 0.026) ** 2 + ((height + 0.043) / 0.010) ** 2 < 1)
-        colours[mouth] = skin * np.float32((0.85, 0.55, 0.55))
+        colours[mouth] = skin * np.array((0.85, 0.55, 0.55), np.float32)
         above = self.y - self.eye[1]
         brows = front & (np.abs(above - 0.021) < 0.007) & (np.abs(self.x - self.eye[0]) < 0.021)
         colours[brows] = skin * 0.3
@@ -141,7 +141,7 @@ class Painter:
         if rng.random() < 0.10:  # dark glasses
             colours[front & (np.abs(above) < 0.016) & (self.x < 0.068)] = 0.08
         cheeks = front & (np.abs(height + 0.01) < 0.02) & (np.abs(self.x - 0.035) < 0.014)
-        colours[cheeks] = skin * np.float32((1.0, 0.90, 0.88))
+        colours[cheeks] = skin * np.array((1.0, 0.90, 0.88), np.float32)
 
     def _hair(self, rng: np.random.Generator, colours: np.ndarray, thick: np.ndarray) -> None:
         colour = _between_rows(rng, _HAIR)
@@ -187,4 +187,4 @@ def _cloth_colour(rng: np.random.Generator, jeans: float = 0.0) -> np.ndarray:
         hsv = (rng.random(), rng.uniform(0, 0.12), rng.uniform(0.08, 0.97))
     else:
         hsv = (rng.random(), rng.uniform(0.3, 0.9), rng.uniform(0.25, 0.95))
-    return np.float32(colorsys.hsv_to_rgb(*hsv))
+    return np.array(colorsys.hsv_to_rgb(*hsv), np.float32)

@@ -106,8 +106,8 @@ class PosePrior:
         for k, arm in enumerate(_ARMS):
             first, second = for_arms[2 * k], for_arms[2 * k + 1]
             swap = (rng.random(count) < 0.3) & self.upright[main] & self.upright[first]
-            arms = (self.keys[key[swap]][:, arm] for key in (first, second))
-            pose[np.ix_(swap, arm)] = quaternions.between(*arms, share[1, swap])
+            start, end = (self.keys[key[swap]][:, arm] for key in (first, second))
+            pose[np.ix_(swap, arm)] = quaternions.between(start, end, share[1, swap])
         return pose, main
 
     def _noise(self, rng: np.random.Generator, count: int) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Pictures of synthetic people, with their labels."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -144,10 +145,10 @@ class SceneMaker:
             if not self.photos:
                 farthest = float(scene.people.points[..., 2].max())
                 ignored = np.zeros(view.img_hw, np.uint8)
-                items = _things(rng, view, farthest + 0.8, farthest + 8, rng.integers(0, 5))
-                for item in items + _seats(rng, scene):
+                items = _things(rng, view, view.ground, farthest + 0.8, farthest + 8, rng.integers(0, 5))
+                for item in items + _seats(rng, scene, view.ground):
                     draw_thing(image, ignored, item, view)
-            image = _shaded(image, _shadow(scene, light), rng.uniform(0.2, 0.6))
+            image = _shaded(image, _shadow(scene, light, view.ground), rng.uniform(0.2, 0.6))
         owner, depth = self._people(rng, image, scene, view.from_level @ light)
         mask = np.zeros(view.img_hw, np.uint8)
         if rng.random() < _OCCLUDED:
@@ -181,7 +182,7 @@ class SceneMaker:
 
         top, left = (here[k].min() for k in range(2))
         bottom, right = (here[k].max() + 1 for k in range(2))
-        layer = np.zeros(((bottom - top) * fine, (right - left) * fine, 4), np.uint8)  # colour and cover
+        layer: np.ndarray = np.zeros(((bottom - top) * fine, (right - left) * fine, 4), np.uint8)  # colour and cover
         colour = seen.interpolate(np.concatenate(colours), faces).clip(0, 255)
         layer[row - top * fine, column - left * fine] = np.concatenate([colour, np.full((len(row), 1), 255)], 1)
         if fine > 1:
@@ -197,18 +198,18 @@ class SceneMaker:
         """Put something in front of somebody: on the ground if there is room for it, else a shape; in place."""
         view = scene.view
         if view.ground is not None and nearest > 1.4:
-            for item in _things(rng, view, 0.9, nearest - 0.5, 1, scene.people.points[:, 0]):
+            for item in _things(rng, view, view.ground, 0.9, nearest - 0.5, 1, scene.people.points[:, 0]):
                 draw_thing(image, mask, item, view)
             return
         person = scene.people.points2d[rng.integers(len(scene.vertices))]
         low, high = person.min(0), person.max(0)
-        middle = rng.uniform(low, high)
-        size = (high - low).max() * rng.uniform(0.1, 0.3, 2)
+        x, y = rng.uniform(low, high).tolist()
+        width, height = (2 * ((high - low).max() * rng.uniform(0.1, 0.3, 2))).tolist()
         shade = rng.uniform(10, 230, 3).tolist()
-        oval = ((*middle.tolist(),), (*(2 * size).tolist(),), float(rng.uniform(0, 180)))
+        oval = ((x, y), (width, height), float(rng.uniform(0, 180)))
         paint = cv2.ellipse if rng.random() < 0.5 else _rectangle
         paint(image, oval, shade, -1)
-        paint(mask, oval, 1, -1)
+        paint(mask, oval, (1,), -1)
 
 
 def annotate(scene: Scene, owner: np.ndarray, depth: np.ndarray) -> dict[str, np.ndarray]:
@@ -283,7 +284,13 @@ def _light(rng: np.random.Generator) -> np.ndarray:
 
 
 def _things(
-    rng: np.random.Generator, view: View, near: float, far: float, count: int, before: np.ndarray | None = None
+    rng: np.random.Generator,
+    view: View,
+    ground: float,
+    near: float,
+    far: float,
+    count: int,
+    before: np.ndarray | None = None,
 ) -> list[Thing]:
     """Things on the ground between two depths: anywhere in view, or before one of the points (P, 3) m, camera frame."""
     items = []
@@ -295,11 +302,11 @@ def _things(
             person = before[rng.integers(len(before))]
             spot = person[0] / person[2] + rng.normal(0, 0.25 / person[2])
         x, _, z = (np.array([spot, 0, 1]) * depth) @ view.from_level
-        items.append(thing(rng, x, z, view.ground))
+        items.append(thing(rng, x, z, ground))
     return sorted(items, key=lambda item: -item.corners[:, 2].mean())
 
 
-def _seats(rng: np.random.Generator, scene: Scene) -> list[Thing]:
+def _seats(rng: np.random.Generator, scene: Scene, ground: float) -> list[Thing]:
     """Something to sit on for those whose thighs are level and whose feet are not below them."""
     points = scene.people.points @ scene.view.from_level.astype(np.float32)  # level frame
     joints = {
@@ -308,25 +315,25 @@ def _seats(rng: np.random.Generator, scene: Scene) -> list[Thing]:
     }
     items = []
     for hip, knee, ankle in zip(joints["hip"], joints["knee"], joints["ankle"], strict=True):
-        height = scene.view.ground - hip[1] - 0.11
+        height = ground - hip[1] - 0.11
         forward = (knee - hip)[[0, 2]]
         feet_ahead = (ankle - hip)[[0, 2]] @ forward / max(float(np.linalg.norm(forward)), 1e-6)
         if abs(knee[1] - hip[1]) < 0.2 and feet_ahead > 0.18 and 0.1 < height < 0.7:
             size = (*rng.uniform(0.36, 0.55, 2), height)
-            items.append(box(rng, (hip[0], hip[2]), scene.view.ground, size, float(np.arctan2(*forward[::-1]))))
+            items.append(box(rng, (hip[0], hip[2]), ground, size, float(np.arctan2(*forward[::-1]))))
     return items
 
 
-def _shadow(scene: Scene, light: np.ndarray) -> np.ndarray:
+def _shadow(scene: Scene, light: np.ndarray, ground: float) -> np.ndarray:
     """Where people darken the ground, (H, W) uint8: their vertices moved along the light, spread and smoothed."""
     view, small = scene.view, 4
     points = scene.vertices.reshape(-1, 3) @ view.from_level.astype(np.float32)  # level frame
-    fall = (view.ground - points[:, 1:2]) / -light[1]
+    fall = (ground - points[:, 1:2]) / -light[1]
     shade = view.project(points - fall * light)
     shape = (view.img_hw[0] // small, view.img_hw[1] // small)
     column, row = (shade[:, :2] / small).T
     seen = (shade[:, 2] > 0.3) & (column >= 0) & (row >= 0) & (column < shape[1]) & (row < shape[0])
-    mask = np.zeros(shape, np.uint8)
+    mask: np.ndarray = np.zeros(shape, np.uint8)
     mask[row[seen].astype(int), column[seen].astype(int)] = 255
     mask = cv2.GaussianBlur(cv2.morphologyEx(mask, cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8)), (0, 0), 1.0)
     return cv2.resize(mask, view.img_hw[::-1], interpolation=cv2.INTER_LINEAR)
@@ -347,5 +354,5 @@ def _fineness(scene: Scene) -> int:
     return 2 if (high - low).prod(1).sum() < _SMOOTH_BELOW * np.prod(scene.view.img_hw) else 1
 
 
-def _rectangle(image: np.ndarray, box: tuple, shade: list | int, _: int) -> None:
+def _rectangle(image: np.ndarray, box: tuple, shade: Sequence[float], _: int) -> None:
     cv2.fillConvexPoly(image, cv2.boxPoints(box).astype(np.int32), shade)

@@ -181,8 +181,10 @@ class World:
         to_level = _turn(rng.uniform(-np.pi, np.pi, count)) @ tilt
         rotmats[:, 0] = to_level
         head = to_level @ rotations[:, SMPL24.index("head")]
-        levelled = ((p - pelvis[:, None]) @ to_level.transpose(0, 2, 1).astype(p.dtype) for p in (vertices, points))
-        return Bodies(rotmats, betas, pelvis, head, *levelled, air)
+        vertices, points = (
+            (p - pelvis[:, None]) @ to_level.transpose(0, 2, 1).astype(p.dtype) for p in (vertices, points)
+        )
+        return Bodies(rotmats, betas, pelvis, head, vertices, points, air)
 
     def sample(self, rng: np.random.Generator, count: int) -> People:
         """Draw people, anywhere in the frame: at its border as often as in its middle.
