@@ -90,9 +90,9 @@ def flip(sample: Sample) -> Sample:
     """
     width = float(sample.img_hw[1])
     linear, offset = np.diag([-1.0, 1]), np.array([width, 0])
-    keypoints = sample.input_keypoints
-    if keypoints is not None:
-        keypoints = _move(keypoints[_INPUT_FLIP[sample.input_joint_set]], linear, offset)
+    keypoints, joint_set = sample.input_keypoints, sample.input_joint_set
+    if keypoints is not None and joint_set is not None:
+        keypoints = _move(keypoints[_INPUT_FLIP[joint_set]], linear, offset)
     return replace(
         sample,
         center=linear @ sample.center + offset,

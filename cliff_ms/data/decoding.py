@@ -37,7 +37,7 @@ class Picture:
 
     def __init__(self, path: str | Path) -> None:
         self._path = path
-        self._image = None
+        self._image: np.ndarray | None = None
         try:
             self._data = Path(path).read_bytes()
         except OSError:
@@ -45,7 +45,7 @@ class Picture:
         size = _jpeg_size(self._data)
         if size is None:
             self._image = read_image(path)
-            size = self._image.shape[:2]
+            size = (self._image.shape[0], self._image.shape[1])
         self.img_hw = size
 
     def decode(self, reduction: int) -> np.ndarray:

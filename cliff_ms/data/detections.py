@@ -9,6 +9,7 @@ import re
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -158,12 +159,13 @@ def pair(boxes: Detections, keypoints: Detections, where: str) -> Detections:
     Raises:
         InputError: If the counts differ, or no visible joint of a row lies in its box (another order).
     """
-    if len(boxes.boxes) != len(keypoints.boxes):
+    people = () if keypoints.keypoints is None else keypoints.keypoints
+    if len(boxes.boxes) != len(people):
         raise InputError(
             f"{where}: boxes: {len(boxes.boxes)}, people with {MIN_JOINTS} or more visible joints: "
-            f"{len(keypoints.boxes)}; one row of each per person was expected, in the same order."
+            f"{len(people)}; one row of each per person was expected, in the same order."
         )
-    for k, (box, joints) in enumerate(zip(boxes.boxes, keypoints.keypoints, strict=True)):
+    for k, (box, joints) in enumerate(zip(boxes.boxes, people, strict=True)):
         xy = joints[joints[:, 2] > MIN_CONFIDENCE, :2]
         if not ((xy >= box[:2]) & (xy <= box[2:])).all(axis=1).any():
             raise InputError(
@@ -273,7 +275,7 @@ def _boxes_of_npz(path: Path) -> dict[str, list]:
     return rows_of
 
 
-def _checked_box(row: object, box_format: str, where: str) -> list[float]:
+def _checked_box(row: Any, box_format: str, where: str) -> list[float]:
     """Check one row and turn it into [x1, y1, x2, y2]."""
     names = {"xyxy": "[x1, y1, x2, y2]", "xywh": "[x, y, width, height]"}[box_format]
     numbers = isinstance(row, list) and len(row) == 4 and all(type(v) in (int, float) for v in row)

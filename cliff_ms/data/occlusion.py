@@ -87,7 +87,7 @@ def draw_shape(rng: np.random.Generator, side: int) -> np.ndarray:
     outline = outline @ np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
     alpha = np.zeros((side, side), np.uint8)
     points = np.round((outline + 1) / 2 * side * 16 - 8).astype(np.int32)  # 1/16 px
-    cv2.fillPoly(alpha, [points], 255, lineType=cv2.LINE_AA, shift=4)
+    cv2.fillPoly(alpha, [points], (255,), lineType=cv2.LINE_AA, shift=4)
     return np.dstack([_texture(rng, side), alpha])
 
 
@@ -97,7 +97,7 @@ def _texture(rng: np.random.Generator, side: int) -> np.ndarray:
     y, x = np.mgrid[:side, :side] * (rng.uniform(2, 12) * np.pi / side)
     kind = rng.integers(4)
     if kind == 0:
-        mix = np.zeros((side, side))
+        mix: np.ndarray = np.zeros((side, side))
     elif kind == 1:
         turn = rng.uniform(0, np.pi)
         mix = (np.sin(np.cos(turn) * x + np.sin(turn) * y) > 0).astype(float)

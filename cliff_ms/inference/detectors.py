@@ -190,7 +190,7 @@ def _blob(canvas: np.ndarray, factor: float) -> np.ndarray:
 
 
 def _select(
-    centers_sizes: np.ndarray, scores: np.ndarray, scale_xy: np.ndarray, offset_xy: np.ndarray, img_hw: tuple[int, int]
+    centers_sizes: np.ndarray, scores: np.ndarray, scale_xy: np.ndarray, offset_xy: np.ndarray, img_hw: tuple[int, ...]
 ) -> Detections:
     """Keep the confident boxes (N, 4) of the canvas, bring them to px of the image and suppress overlapping ones."""
     keep = scores > MIN_SCORE
@@ -217,10 +217,11 @@ def _darknet_input_hw(cfg: Path) -> tuple[int, int]:
     """Read width and height of the first section, [net]."""
     sections = re.split(r"^\s*\[", cfg.read_text(errors="replace"), flags=re.MULTILINE)
     net = sections[1] if len(sections) > 1 else ""
-    sides = [re.search(rf"^\s*{name}\s*=\s*(\d+)", net, flags=re.MULTILINE) for name in ("height", "width")]
-    if not net.startswith("net") or not all(sides):
+    found = [re.search(rf"^\s*{name}\s*=\s*(\d+)", net, flags=re.MULTILINE) for name in ("height", "width")]
+    height, width = (int(side[1]) if side else 0 for side in found)
+    if not net.startswith("net") or not (height and width):
         raise InputError(f"Detector '{cfg}' is no Darknet network: expected a [net] section with width and height.")
-    return int(sides[0][1]), int(sides[1][1])
+    return height, width
 
 
 def _check_darknet_size(net: cv2.dnn.Net, cfg: Path, weights: Path) -> None:

@@ -16,7 +16,7 @@ from cliff_ms.visual.render import vertex_normals
 if TYPE_CHECKING:
     import trimesh
 
-TO_GLTF = np.float32([1, -1, -1])
+TO_GLTF = np.array([1, -1, -1], np.float32)
 
 
 def person_mesh(vertices: np.ndarray, faces: np.ndarray, colour: Sequence[float]) -> "trimesh.Trimesh":
@@ -55,9 +55,9 @@ def write_glb(path: str | Path, meshes: Sequence["trimesh.Trimesh"]) -> None:
     """
     import trimesh
 
-    scene = trimesh.Scene({f"person_{k}": mesh for k, mesh in enumerate(meshes)})
+    people: dict[str, trimesh.parent.Geometry] = {f"person_{k}": mesh for k, mesh in enumerate(meshes)}
     with atomic_path(path) as unfinished:
-        unfinished.write_bytes(scene.export(file_type="glb", include_normals=True))
+        unfinished.write_bytes(trimesh.Scene(people).export(file_type="glb", include_normals=True))
 
 
 def write_obj(path: str | Path, mesh: "trimesh.Trimesh") -> None:
@@ -69,5 +69,5 @@ def write_obj(path: str | Path, mesh: "trimesh.Trimesh") -> None:
     """
     with atomic_path(path) as unfinished:
         unfinished.write_text(
-            mesh.export(file_type="obj", include_normals=True, include_color=False, include_texture=False)
+            str(mesh.export(file_type="obj", include_normals=True, include_color=False, include_texture=False))
         )

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 from scipy.spatial.transform import Rotation
@@ -155,7 +156,7 @@ def _images(path: Path) -> Iterator[AgoraImage]:
         yield _image({name: columns[name][row] for name in _COLUMNS}, f"{path}, row {row}")
 
 
-def _image(row: Mapping[str, object], where: str) -> AgoraImage:
+def _image(row: Mapping[str, Any], where: str) -> AgoraImage:
     count = _people(row, where)
 
     def get(key: str, *shape: int) -> np.ndarray:
@@ -189,7 +190,7 @@ def _image(row: Mapping[str, object], where: str) -> AgoraImage:
     return image
 
 
-def _people(row: Mapping[str, object], where: str) -> int:
+def _people(row: Mapping[str, Any], where: str) -> int:
     """G, the length of all lists."""
     lengths = {name: len(row[name]) if isinstance(row[name], list | tuple | np.ndarray) else None for name in _LISTS}
     if len(set(lengths.values())) > 1 or lengths["isValid"] is None:

@@ -4,6 +4,7 @@ import functools
 import logging
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -73,20 +74,20 @@ def _read_mat(path: Path) -> Rows:
         raise InputError(f"{path}: not MPII's annotations ({error}).") from None
     if not people:
         raise InputError(f"{path}: no training image has people with joints.")
-    names, points, center, scale = zip(*people, strict=True)
-    # As in the h5 files: see _LOWERED.
-    center, scale = np.array(center), np.array(scale)
-    center[:, 1] += _LOWERED * scale
-    return _rows(list(names), np.array(points), center, _ENLARGED * scale)
+    names, *columns = zip(*people, strict=True)
+    points, center, scale = map(np.array, columns)
+    center[:, 1] += _LOWERED * scale  # as in the h5 files
+    return _rows(list(names), points, center, _ENLARGED * scale)
 
 
-def _people(image: object) -> Iterator[tuple[np.ndarray, np.ndarray, float]]:
+def _people(image: Any) -> Iterator[tuple[np.ndarray, np.ndarray, float]]:
     """Joints (16, 2) px, centre (2,) px and scale of the people of an image, all 0 where nothing is annotated.
 
     MATLAB leaves fields out or empty where there is nothing, and makes no list of one.
     """
     for person in np.atleast_1d(getattr(image, "annorect", [])):
-        points, position = np.zeros((_COUNT, 2)), getattr(person, "objpos", None)
+        points = np.zeros((_COUNT, 2))
+        position: Any = getattr(person, "objpos", None)
         if not hasattr(position, "x"):
             yield points, np.zeros(2), 0.0
             continue

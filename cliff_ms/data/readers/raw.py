@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -36,7 +36,7 @@ def optional_module(name: str) -> ModuleType:
         ) from None
 
 
-def read_mat(path: Path, key: str, plain: bool = False) -> np.ndarray:
+def read_mat(path: Path, key: str, plain: bool = False) -> Any:
     """One variable of a MATLAB file of version 5 or 7.
 
     Args:

@@ -4,6 +4,7 @@ import functools
 import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy.spatial.transform import Rotation
@@ -70,13 +71,13 @@ def read(
     if not image_scale > 0:
         raise InputError(f"--image_scale must be positive, but is {image_scale}.")
     paths = find_files(root, f"sequenceFiles/{_FOLDERS[split]}/*.pkl", "3DPW's sequences")
-    body = functools.cache(lambda gender: _load(body_dir, gender))
+    body = functools.cache(functools.partial(_load, body_dir))
     settings = _Settings(boxes, min_limbs, image_scale)
 
     def part(path: Path) -> Rows:
         sequence = _Sequence(path)
         image_hw = _image_hw(root, sequence, image_scale)
-        bodies = [body(gender) if body_dir else None for gender in sequence.genders]
+        bodies = [body(gender) for gender in sequence.genders]
         return join([_person(sequence, k, one, settings, image_hw) for k, one in enumerate(bodies)])
 
     return [Part(path.stem, functools.partial(part, path)) for path in paths]
@@ -126,7 +127,7 @@ class _Sequence:
         """What is known of the sequence."""
         return self._checked(key, self._get(key), shape)
 
-    def _get(self, key: str) -> object:
+    def _get(self, key: str) -> Any:
         if key not in self._content:
             raise InputError(f"{self._path}: key '{key}' is missing, so this is no sequence file of 3DPW.")
         return self._content[key]
@@ -218,7 +219,9 @@ def _openpose_keypoints(detected: np.ndarray) -> np.ndarray:
     return keypoints
 
 
-def _load(body_dir: Path, gender: str) -> _Body:
+def _load(body_dir: Path | None, gender: str) -> _Body | None:
+    if body_dir is None:
+        return None
     path = body_dir / _BODY_FILES[gender]
     body = load_body(path)
     joints = {name: LANDMARKS.index(name) for name in SPIN24}
