@@ -81,6 +81,7 @@ def finished(files):
     return files / "out.npz", done
 
 
+@pytest.mark.slow
 def test_what_an_annotation_holds(finished, files):
     output, done = finished
     given, made = np.load(files / "people.npz"), dict(np.load(output))
@@ -96,6 +97,7 @@ def test_what_an_annotation_holds(finished, files):
     assert "no pictures" in done.stderr and not (output.with_suffix(".work") / "index.html").exists()
 
 
+@pytest.mark.slow
 def test_the_geometry_closes(finished):
     """The file's pose, shape and translation, posed and projected in float64, give its joints, errors and flags."""
     made, body = dict(np.load(finished[0])), load_body()
@@ -114,6 +116,7 @@ def test_the_geometry_closes(finished):
     np.testing.assert_array_equal(made["good"], (loss2d <= 5e-4) & (np.abs(made["shape"]) <= 3).all(1))
 
 
+@pytest.mark.slow
 def test_training_reads_it(finished):
     from cliff_ms.data.dataset import TrainDataset
 
@@ -123,6 +126,7 @@ def test_training_reads_it(finished):
     assert batch.inputs.shape == (4, 17, 3) and batch.has_smpl.all()
 
 
+@pytest.mark.slow
 def test_killed_and_started_again_is_the_same(finished, files):
     output = files / "killed.npz"
     process = subprocess.Popen(command(files, output), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
@@ -139,6 +143,7 @@ def test_killed_and_started_again_is_the_same(finished, files):
     assert output.read_bytes() == finished[0].read_bytes()
 
 
+@pytest.mark.slow
 def test_another_annotation_is_refused(finished, files):
     values = yaml.safe_load((files / "config.yaml").read_text())
     values["annotator"]["epochs"] = 5
@@ -279,6 +284,7 @@ def test_people_without_finite_numbers_are_marked(files, graph_mode):
     assert all(np.isfinite(column).all() for key, column in found.items() if key != "points2d")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("frozen", [True, False])
 def test_freeze_norm(graph_mode, frozen):
     from cliff_ms.data.dataset import TrainDataset

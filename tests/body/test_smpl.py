@@ -153,6 +153,7 @@ def test_wrong_shapes_are_refused():
         SMPL(toy_body(), joint_regressor=np.zeros((17, 6890)))
 
 
+@pytest.mark.slow
 @pytest.mark.torch
 def test_equals_smplx_in_values_and_gradients(body):
     torch, smplx = pytest.importorskip("torch"), pytest.importorskip("smplx")

@@ -104,6 +104,7 @@ def test_joints_are_those_of_the_published_code():
     assert [MOCAP_OF_H36M17[k] for k in EVALUATED] == [*range(13), 18]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("graph_mode")
 @pytest.mark.parametrize("protocol", EVERY_PROTOCOL, ids=lambda protocol: f"{protocol.dataset}-{protocol.name}")
 def test_the_truth_scores_zero(tmp_path, protocol):

@@ -235,6 +235,7 @@ def agora_tree(root, body, monkeypatch):
     return images
 
 
+@pytest.mark.slow
 def test_agora(tmp_path, monkeypatch, bodies, body):
     root, ids = tmp_path / "agora", np.arange(0, 97, 3)
     images = agora_tree(root, body, monkeypatch)

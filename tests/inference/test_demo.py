@@ -49,6 +49,7 @@ def make_demo(body, find, output_dir):
     return Demo(Predictor(standing_network, ModelConfig(encoder="res18"), body), body, find, output_dir)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("graph_mode")
 def test_a_bad_photo_is_reported_and_the_others_are_finished(body, tmp_path):
     (tmp_path / "bad.jpg").write_text("not a picture")
@@ -67,6 +68,7 @@ def test_a_bad_photo_is_reported_and_the_others_are_finished(body, tmp_path):
     assert {p.suffix for p in tmp_path.glob("people_*")} == {".npz", ".jpg", ".glb"}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("graph_mode")
 def test_video_keeps_frames_apart(body, tmp_path):
     frames = [np.full((120, 160, 3), 40 * k, np.uint8) for k in range(4)]
@@ -111,6 +113,7 @@ MISTAKES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("arguments", "message"), MISTAKES.values(), ids=MISTAKES.keys())
 def test_a_users_mistake_is_one_sentence_and_exit_code_2(arguments, message):
     done = verb("demo.py", *arguments)
@@ -118,6 +121,7 @@ def test_a_users_mistake_is_one_sentence_and_exit_code_2(arguments, message):
     assert message in done.stderr.strip().splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_published_weights_from_pytorch_to_people_and_back(tmp_path):
     torch = pytest.importorskip("torch")
     original, ckpt, back = tmp_path / "res50.pt", tmp_path / "res50.ckpt", tmp_path / "back.pt"

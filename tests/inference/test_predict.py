@@ -30,6 +30,7 @@ def setting():
     return mindspore_network(build_model(config), config), config, toy_body()
 
 
+@pytest.mark.slow
 def test_batches_do_not_change_the_result_or_the_order(setting):
     one_by_one = Predictor(*setting, batch_size=1)(IMAGE, detections(5))
     in_pairs = Predictor(*setting, batch_size=2)(IMAGE, detections(5))

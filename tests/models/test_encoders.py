@@ -132,6 +132,7 @@ def test_upsample_is_exact(size, factor):
     np.testing.assert_array_equal(ms.jit(upsample, static_argnums=1)(x, factor).asnumpy(), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(224, 224), (64, 48)])
 def test_any_crop_size(size):
     feature = resnet50().set_train(False)(random_tensor(1, 3, *size)).asnumpy()
@@ -145,6 +146,7 @@ def test_hrnet_refuses_sizes_its_branches_cannot_share(tmp_path, monkeypatch):
         HRNet(width=4)(random_tensor(1, 3, 64, 48))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("net", "shapes"),
     [

@@ -45,6 +45,7 @@ def test_every_picture_has_the_stated_size(people):
         assert (sizes == read_image(FOLDER / name).shape[:2]).all(), name
 
 
+@pytest.mark.slow
 def test_the_body_projects_onto_its_keypoints(people, observed):
     assert people.has_smpl.all()
     body, names = load_body(), SMPL45 + LSP_EXTRA9

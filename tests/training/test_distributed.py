@@ -30,6 +30,7 @@ def environment(**variables):
     return {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "GLOG_v": "3", **variables}
 
 
+@pytest.mark.slow
 def test_two_halves_are_one_batch(graph_mode, tmp_path):
     command = ["msrun", "--worker_num=2", "--local_worker_num=2", "--master_addr=127.0.0.1", "--join=True"]
     command += [
@@ -103,6 +104,7 @@ def test_script_stops_resumes_and_fails_cleanly(tmp_path):
     assert workers_of(output_dir) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "variables", "message"),
     [

@@ -99,6 +99,7 @@ def test_value_and_masks(graph_mode, name):
     assert np.all(grad[HAS == 0] == 0) and np.all(np.abs(grad[HAS > 0]).reshape(4, -1).max(1) > 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TERMS)
 def test_zero_at_the_truth_and_without_labels(graph_mode, name):
     function, arrays, constants, _ = TERMS[name]

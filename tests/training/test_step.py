@@ -179,6 +179,7 @@ def test_loss_scale_is_halved_and_doubled(full_step):
     assert float(step.scale.asnumpy()) == 1
 
 
+@pytest.mark.slow
 def test_one_batch_is_learnt(graph_mode):
     ms.set_seed(0)
     _, run = train_step(*cliff_with_loss(plain_cliff(), BODY), clip_norm=1.0)
@@ -212,6 +213,7 @@ def test_dropout_is_a_function_of_its_key(graph_mode):
     assert np.array_equal(cell(ones).asnumpy(), ones.asnumpy())
 
 
+@pytest.mark.slow
 def test_half_precision_keeps_weights_and_geometry_in_single_and_drops_what_the_key_says(graph_mode):
     def with_dropout():
         ms.set_seed(0)

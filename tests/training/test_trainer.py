@@ -60,6 +60,7 @@ def finished(tmp_path_factory):
     return output_dir, done
 
 
+@pytest.mark.slow
 def test_what_a_training_writes(finished):
     output_dir, done = finished
     assert [line["step"] for line in lines(output_dir)] == list(range(1, 9))
@@ -78,6 +79,7 @@ def test_what_a_training_writes(finished):
     assert "final.ckpt" in done.stdout
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_is_the_same_to_the_last_bit(finished, tmp_path):
     output_dir = tmp_path / "run"
     process = subprocess.Popen(command(output_dir), cwd=tmp_path, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
@@ -97,6 +99,7 @@ def test_killed_and_resumed_is_the_same_to_the_last_bit(finished, tmp_path):
     assert all(np.array_equal(states[0][0][name], states[1][0][name]) for name in states[1][0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signals_save_and_leave(tmp_path, number):
     output_dir = tmp_path / "run"
@@ -111,6 +114,7 @@ def test_signals_save_and_leave(tmp_path, number):
     assert load_state(output_dir, 1)[1].step == steps < 500
 
 
+@pytest.mark.slow
 def test_mistakes_are_one_sentence(finished, tmp_path):
     done = run(finished[0])
     assert done.returncode == 2 and "already holds a training: go on with --resume" in done.stderr

@@ -45,6 +45,7 @@ def test_it_is_as_good_as_stated(people, tmp_path, monkeypatch, file_reads):
         assert result[name] < 0.6 * result["mean_pose"][name]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["mindspore", "onnxruntime"])
 def test_engines_and_batches_agree(people, engine):
     results = [score(people, engine=engine, batch_size=size)["mpjpe_mm"] for size in (16, 64)]

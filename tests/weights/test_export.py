@@ -25,6 +25,7 @@ def cliff():
     return net
 
 
+@pytest.mark.slow
 def test_mindir_takes_any_batch_and_is_bit_identical(cliff, tmp_path):
     assert export_network(cliff, META, tmp_path / "net.mindir", "mindir") == 0
     graph = nn.GraphCell(ms.load(str(tmp_path / "net.mindir")))
@@ -36,6 +37,7 @@ def test_mindir_takes_any_batch_and_is_bit_identical(cliff, tmp_path):
     assert load_weights(tmp_path / "net.mindir").meaning == META
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("with_body", [False, True])
 def test_onnx_runs_in_onnx_runtime(cliff, tmp_path, with_body):
     path = tmp_path / "net.onnx"

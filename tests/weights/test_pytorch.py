@@ -196,6 +196,7 @@ def test_hmr_gets_three_zero_columns_for_the_location():
         from_torch(state, "spin.pt")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoder", ["res18", "res50"])
 def test_torchvision_encoder(encoder, tmp_path, monkeypatch):
     shapes = parameter_shapes(ModelConfig(encoder=encoder), "encoder")
