@@ -19,13 +19,14 @@ from cliff_ms.models.cliff import build_model
 from cliff_ms.weights.checkpoint import WeightsMeta, load_encoder, load_weights, parameter_arrays, save_weights
 from cliff_ms.weights.pytorch import from_torch, parameter_shapes, read_torch, save_torch, to_mindspore, to_torch
 from tests.golden import weights
+from tests.paths import GOLDEN
 
 RELEASED = {"bbox_norm": "released", "crop_style": "rounded", "crop_hw": (256, 192)}
 
 
 def blank_state(encoder):
     """An official state dict in which every entry is one number, told apart by its place; takes next to no memory."""
-    schema = json.loads((weights.FOLDER / f"schema_official_{encoder}.json").read_text())
+    schema = json.loads((GOLDEN / f"schema_official_{encoder}.json").read_text())
     return {
         name: torch.tensor(9) if name.endswith("num_batches_tracked") else torch.tensor(float(i)).expand(shape)
         for i, (name, shape) in enumerate(schema.items())
@@ -94,7 +95,7 @@ def test_command_line_round_trip_is_bit_identical(tmp_path, monkeypatch, capsys)
         assert run_convert(monkeypatch, "--to", "torch", ours, back) == 0
         written = torch.load(back, weights_only=True)["model"]
         assert identical(written, state)
-    net = module_tree(json.loads((weights.FOLDER / "schema_official_res50.json").read_text()))
+    net = module_tree(json.loads((GOLDEN / "schema_official_res50.json").read_text()))
     net.load_state_dict({n.removeprefix("module."): v for n, v in written.items()}, strict=True)
     assert identical(net.state_dict(), {n.removeprefix("module."): v for n, v in state.items()})
 
