@@ -31,6 +31,8 @@ COCO17 = (
     "right_elbow", "left_wrist", "right_wrist", "left_hip", "right_hip", "left_knee", "right_knee", "left_ankle",
     "right_ankle",
 )  # fmt: skip
+# How far apart two people set a joint of COCO17, as a share of the person's size: COCO's constants.
+COCO_SIGMAS = np.array([26, 25, 25, 35, 35, 79, 79, 72, 72, 62, 62, 107, 107, 87, 87, 89, 89]) / 1000
 # OpenPose's BODY_25.
 OPENPOSE25 = (
     "nose", "neck", "right_shoulder", "right_elbow", "right_wrist", "left_shoulder", "left_elbow", "left_wrist",
@@ -91,3 +93,20 @@ def convert_keypoints(keypoints: np.ndarray, source: str, target: str) -> np.nda
         if name in JOINT_SETS[source]:
             converted[:, index] = keypoints[:, JOINT_SETS[source].index(name)]
     return converted
+
+
+def oks(keypoints: np.ndarray, others: np.ndarray, area: np.ndarray) -> np.ndarray:
+    """COCO's object keypoint similarity: the mean over joints of exp(-distance^2 / (2 area (2 sigma)^2)).
+
+    Args:
+        keypoints: (..., 17, 3) COCO-17, x and y in px and confidence; a joint that one of the two lacks (0) counts not.
+        others: The same; leading dimensions broadcast.
+        area: (...) px^2 of the person; COCO takes the silhouette's.
+
+    Returns:
+        (...) from 0 for others to 1 for the same; 0 where they have no joint in common.
+    """
+    both = (keypoints[..., 2] > 0) & (others[..., 2] > 0)
+    squared = ((keypoints[..., :2] - others[..., :2]) ** 2).sum(-1)
+    similarity = np.exp(-squared / (2 * np.asarray(area)[..., None] * (2 * COCO_SIGMAS) ** 2))
+    return (similarity * both).sum(-1) / np.maximum(both.sum(-1), 1)

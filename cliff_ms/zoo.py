@@ -8,6 +8,7 @@ _INSTALLED = Path(__file__).resolve().parent / "model_zoo"
 MODEL_ZOO = _INSTALLED if _INSTALLED.is_dir() else _INSTALLED.parents[1] / "model_zoo"
 BUNDLED_BODY = MODEL_ZOO / "body" / "neutral.npz"
 BUNDLED_MODEL = MODEL_ZOO / "cliff_keypoints.safetensors"
+PEOPLE_NETWORKS = MODEL_ZOO / "people"  # that find people and their joints in a photo
 HELD_OUT = MODEL_ZOO / "heldout"  # synthetic people that no bundled model was trained on: annotations.npz, pictures
 
 

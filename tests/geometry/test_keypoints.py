@@ -39,3 +39,27 @@ def test_conversion_is_by_name_and_leaves_unknown_joints_missing():
     assert not back[:, missing].any()
     kept = [i for i in range(25) if i not in missing]
     np.testing.assert_array_equal(back[:, kept], openpose[:, kept])
+
+
+def test_oks_is_cocos():
+    """Joint by joint in plain Python; COCO's sigmas as pycocotools lists them."""
+    rng = np.random.default_rng(3)
+    people, others = rng.uniform(0, 100, (2, 4, 17, 3))
+    people[..., 2] = rng.random((4, 17)) > 0.3
+    others[..., :2] = people[..., :2] + rng.normal(0, 6, (4, 17, 2))
+    others[..., 2] = rng.random((4, 17)) > 0.3
+    sigmas = [0.26, 0.25, 0.25, 0.35, 0.35, 0.79, 0.79, 0.72, 0.72, 0.62, 0.62, 1.07, 1.07, 0.87, 0.87, 0.89, 0.89]
+    areas = [900.0, 2500.0, 400.0, 10000.0]
+    got = kp.oks(people[:, None], others[None], np.array(areas)[:, None])
+    assert got.shape == (4, 4)
+    for i in range(4):
+        for j in range(4):
+            terms = []
+            for a, b, sigma in zip(people[i], others[j], sigmas, strict=True):
+                if a[2] and b[2]:
+                    squared = (a[0] - b[0]) ** 2 + (a[1] - b[1]) ** 2
+                    terms.append(np.exp(-squared / (2 * areas[i] * (2 * sigma / 10) ** 2)))
+            np.testing.assert_allclose(got[i, j], sum(terms) / len(terms), rtol=1e-12)
+    assert kp.oks(people[0], people[0], 900.0) == 1
+    people[..., 2] = 0
+    assert not kp.oks(people, others, np.array(areas)).any()
