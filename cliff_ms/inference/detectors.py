@@ -22,9 +22,12 @@ WHOLE_IMAGE = "whole-image"
 
 _DYNAMIC_SIDE = 640  # px, for an ONNX file that leaves its input size open: what these networks are trained at
 _STRIDES = (8, 16, 32)
+_KEYPOINT_COLUMNS = 17 * 3
+_END_TO_END_ROWS = 300
 _LAYOUTS = (
     "(1, N, 5 + classes) of YOLOX with N = hw/8^2 + hw/16^2 + hw/32^2, (1, 3 N, 5 + classes) of YOLOv5 and YOLOv7, "
-    "(1, 4 + classes, N) of YOLOv8 and later"
+    "(1, 4 + classes, N) of YOLOv8 and later, (1, 56, N) of its pose models, (1, 300, 6) and (1, 300, 57) of both "
+    "exported end to end"
 )
 
 
@@ -92,7 +95,7 @@ class YoloDarknet:
         rows = np.concatenate([rows.reshape(-1, rows.shape[-1]) for rows in self._net.forward(self._outputs)])
         # Columns: centre and size in fractions of the input, objectness, then objectness * class probability.
         centers_sizes = rows[:, :4] * np.tile(self._input_hw[::-1], 2)
-        return _select(centers_sizes, rows[:, 5], scale_xy, offset_xy, image_rgb.shape[:2])
+        return _select(_corners(centers_sizes), rows[:, 5], scale_xy, offset_xy, image_rgb.shape[:2])
 
 
 class YoloOnnx:
@@ -100,13 +103,16 @@ class YoloOnnx:
 
     With an input of h x w px and N = hw/8^2 + hw/16^2 + hw/32^2 (8400 for 640 x 640):
 
-    ==========  =====================  ========================================  ===========================
-    family      output                 box columns                               input
-    ==========  =====================  ========================================  ===========================
-    YOLOX       (1, N, 5 + classes)    grid offsets and log sizes, in strides    BGR, 0-255, image top left
-    YOLOv5, v7  (1, 3 N, 5 + classes)  centre and size in px                     RGB, 0-1, image in the middle
-    YOLOv8 ...  (1, 4 + classes, N)    centre and size in px, no objectness      RGB, 0-1, image in the middle
-    ==========  =====================  ========================================  ===========================
+    ===============  =====================  ========================================  ===========================
+    family           output                 box columns                               input
+    ===============  =====================  ========================================  ===========================
+    YOLOX            (1, N, 5 + classes)    grid offsets and log sizes, in strides    BGR, 0-255, image top left
+    YOLOv5, v7       (1, 3 N, 5 + classes)  centre and size in px                     RGB, 0-1, image in the middle
+    YOLOv8 ...       (1, 4 + classes, N)    centre and size in px, no objectness      RGB, 0-1, image in the middle
+    YOLOv8 ... pose  (1, 4 + 1 + 51, N)     the same, then COCO-17 x, y, confidence   RGB, 0-1, image in the middle
+    end to end       (1, 300, 4 + 2)        corners in px, score, class               RGB, 0-1, image in the middle
+    end to end pose  (1, 300, 4 + 2 + 51)   the same, then COCO-17 x, y, confidence   RGB, 0-1, image in the middle
+    ===============  =====================  ========================================  ===========================
 
     The free part of the input is grey (114). A YOLOX file must be exported with its default, undecoded output.
 
@@ -137,13 +143,23 @@ class YoloOnnx:
         yolox = self._family == "yolox"
         canvas, scale_xy, offset_xy = letterbox(image_rgb, self._input_hw, pad_value=114, centered=not yolox)
         output = self._run(canvas[..., ::-1] if yolox else canvas, 1.0 if yolox else 1 / 255)[0][0]
+        boxes, scores, keypoints = self._read(output)
+        max_overlap = 1.0 if self._family == "end to end" else MAX_OVERLAP  # those were suppressed by the network
+        return _select(boxes, scores, scale_xy, offset_xy, image_rgb.shape[:2], keypoints, max_overlap)
+
+    def _read(self, output: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        """Boxes (N, 4) as corners in px of the input, scores (N,) and keypoints (N, 51) or None."""
+        if self._family == "end to end":
+            people = output[output[:, 5] == 0]
+            return people[:, :4].astype(np.float64), people[:, 4], people[:, 6:] if people.shape[1] > 6 else None
+        if self._family == "yolov8 pose":
+            return _corners(output[:4].T), output[4], output[5:].T
         if self._family == "yolov8":
-            centers_sizes, scores = output[:4].T, output[4]
-        else:
-            centers_sizes, scores = output[:, :4], output[:, 4] * output[:, 5]
-        if yolox:
+            return _corners(output[:4].T), output[4], None
+        centers_sizes, scores = output[:, :4], output[:, 4] * output[:, 5]
+        if self._family == "yolox":
             centers_sizes = self._decode_yolox(centers_sizes, scores)
-        return _select(centers_sizes, scores, scale_xy, offset_xy, image_rgb.shape[:2])
+        return _corners(centers_sizes), scores, None
 
     def _decode_yolox(self, raw: np.ndarray, scores: np.ndarray) -> np.ndarray:
         """Grid offsets and log sizes (N, 4), in units of the stride, to centre and size in px of the input."""
@@ -189,23 +205,39 @@ def _blob(canvas: np.ndarray, factor: float) -> np.ndarray:
     return np.ascontiguousarray(canvas.transpose(2, 0, 1)[None], np.float32) * np.float32(factor)
 
 
+def _corners(centers_sizes: np.ndarray) -> np.ndarray:
+    """Centre and size (N, 4) to x1, y1, x2, y2, in float64."""
+    center, size = centers_sizes[:, :2].astype(np.float64), centers_sizes[:, 2:].astype(np.float64)
+    return np.concatenate([center - size / 2, center + size / 2], axis=1)
+
+
 def _select(
-    centers_sizes: np.ndarray, scores: np.ndarray, scale_xy: np.ndarray, offset_xy: np.ndarray, img_hw: tuple[int, ...]
+    boxes: np.ndarray,
+    scores: np.ndarray,
+    scale_xy: np.ndarray,
+    offset_xy: np.ndarray,
+    img_hw: tuple[int, ...],
+    keypoints: np.ndarray | None = None,
+    max_overlap: float = MAX_OVERLAP,
 ) -> Detections:
     """Keep the confident boxes (N, 4) of the canvas, bring them to px of the image and suppress overlapping ones."""
-    keep = scores > MIN_SCORE
-    center, size = centers_sizes[keep, :2].astype(np.float64), centers_sizes[keep, 2:].astype(np.float64)
-    low, high = (center - size / 2 - offset_xy) / scale_xy, (center + size / 2 - offset_xy) / scale_xy
-    limit = np.array(img_hw[::-1], np.float64)
-    low, high = np.clip(low, 0, limit), np.clip(high, 0, limit)
-    inside = ((high - low) > 0).all(axis=1)  # not one in the free part of the canvas
-    low, high, scores = low[inside], high[inside], scores[keep][inside].astype(np.float64)
-    boxes = np.concatenate([low, high], axis=1)
+    rows = np.flatnonzero(scores > MIN_SCORE)
+    limit = np.tile(img_hw[::-1], 2).astype(np.float64)
+    boxes = np.clip((boxes[rows] - np.tile(offset_xy, 2)) / np.tile(scale_xy, 2), 0, limit)
+    size = boxes[:, 2:] - boxes[:, :2]
+    inside = (size > 0).all(axis=1)  # not one in the free part of the canvas
+    boxes, size, rows = boxes[inside], size[inside], rows[inside]
+    confidence = scores[rows].astype(np.float64)
     chosen = cv2.dnn.NMSBoxes(
-        np.concatenate([low, high - low], axis=1).tolist(), scores.tolist(), MIN_SCORE, MAX_OVERLAP
+        np.concatenate([boxes[:, :2], size], axis=1).tolist(), confidence.tolist(), MIN_SCORE, max_overlap
     )
     order = np.array(chosen, np.int64).reshape(-1)  # NMSBoxes gives the highest score first
-    return Detections(boxes[order], scores[order])
+    if keypoints is None:
+        return Detections(boxes[order], confidence[order])
+    joints = keypoints[rows[order]].reshape(-1, _KEYPOINT_COLUMNS // 3, 3).astype(np.float64)
+    joints[..., :2] = (joints[..., :2] - offset_xy) / scale_xy
+    joints[joints[..., 2] <= 0] = 0
+    return Detections(boxes[order], confidence[order], joints.astype(np.float32), "coco17")
 
 
 def _words(error: cv2.error) -> str:
@@ -262,11 +294,13 @@ def _onnx_family(shapes: list[tuple[int, ...]], input_hw: tuple[int, int], path:
     if len(shapes) == 1 and len(shapes[0]) == 3 and shapes[0][0] == 1:
         _, rows, columns = shapes[0]
         if columns == cells and rows >= 5:
-            return "yolov8"
+            return "yolov8 pose" if rows == 5 + _KEYPOINT_COLUMNS else "yolov8"
         if rows == cells and columns >= 6:
             return "yolox"
         if rows == 3 * cells and columns >= 6:
             return "yolov5"
+        if rows == _END_TO_END_ROWS and columns in (6, 6 + _KEYPOINT_COLUMNS):
+            return "end to end"
     found = ", ".join(map(str, shapes))
     raise InputError(
         f"Detector '{path}' has outputs of shape {found} for an input of {input_hw[0]} x {input_hw[1]} px, which is "

@@ -167,6 +167,38 @@ def yolox_output():
     return output
 
 
+def canvas_joints(box_row):
+    """COCO-17 joints in px of the input, one of them unseen, other ones for each row."""
+    joints = np.stack([np.arange(17) + box_row, 20 + np.arange(17) / 2, np.linspace(0.4, 1, 17)], axis=1)
+    joints[3, 2] = 0
+    return joints
+
+
+def image_joints(box_row):
+    joints = canvas_joints(box_row) * [2, 2, 1] - [0, 16, 0]  # scale 1/2, 8 grey rows above
+    joints[3] = 0
+    return joints
+
+
+def yolov8_pose_output():
+    """(1, 56, N), where 'something else' is another person of low score."""
+    output = np.zeros((1, 56, CELLS))
+    for row, (*box, objectness, person, _) in CANDIDATES.items():
+        output[0, :, row] = *box, objectness * person, *canvas_joints(row).ravel()
+    return output
+
+
+def end_to_end_output(columns):
+    """(1, 300, 6 or 57): corners, score, class; the network has chosen, so overlapping boxes are two people."""
+    output = np.zeros((1, 300, columns))
+    for place, (row, (x, y, w, h, objectness, person, other)) in enumerate(CANDIDATES.items()):
+        corners = x - w / 2, y - h / 2, x + w / 2, y + h / 2
+        kind = 2 if other > person else 0
+        output[0, place, :6] = *corners, objectness * max(person, other), kind
+        output[0, place, 6:] = canvas_joints(row).ravel()[: columns - 6]
+    return output
+
+
 @pytest.mark.parametrize("dims", [(1, 3, SIDE, SIDE), ("batch", 3, SIDE, SIDE)])
 @pytest.mark.parametrize(
     "output, boxes, scores",
@@ -182,6 +214,28 @@ def test_onnx_boxes_by_hand(tmp_path, dims, output, boxes, scores):
     found = detect.load_detector(save_onnx(tmp_path / "y.onnx", output, dims=dims))(IMAGE)
     np.testing.assert_allclose(found.boxes, np.array(boxes)[order], atol=1e-4)
     np.testing.assert_allclose(found.scores, np.array(scores)[order], atol=1e-6)
+
+
+def test_onnx_pose_keypoints_by_hand(tmp_path):
+    found = detect.load_detector(save_onnx(tmp_path / "pose.onnx", yolov8_pose_output()))(IMAGE)
+    np.testing.assert_allclose(found.boxes, CENTERED, atol=1e-4)
+    np.testing.assert_allclose(found.scores, [0.95, 0.81], atol=1e-6)
+    np.testing.assert_allclose(found.keypoints, [image_joints(70), image_joints(7)], atol=1e-4)
+    assert found.joint_set == "coco17"
+    nobody = detect.load_detector(save_onnx(tmp_path / "nobody.onnx", np.zeros((1, 56, CELLS))))(IMAGE)
+    assert nobody.keypoints.shape == (0, 17, 3)
+
+
+@pytest.mark.parametrize("columns", [6, 57])
+def test_end_to_end_exports_have_chosen_themselves(tmp_path, columns):
+    """The person at 0.72 overlaps the one at 0.81 by 9 / 11 and stays; 'something else' is of class 2 and goes."""
+    found = detect.load_detector(save_onnx(tmp_path / "end.onnx", end_to_end_output(columns)))(IMAGE)
+    np.testing.assert_allclose(found.boxes, [*CENTERED, [30, 24, 50, 64]], atol=1e-4)
+    np.testing.assert_allclose(found.scores, [0.95, 0.81, 0.72], atol=1e-6)
+    if columns == 6:
+        assert found.keypoints is None
+    else:
+        np.testing.assert_allclose(found.keypoints, [image_joints(row) for row in (70, 7, 2)], atol=1e-4)
 
 
 def test_onnx_input_is_what_the_family_was_trained_on(tmp_path):
@@ -219,12 +273,12 @@ def test_decoded_yolox_is_refused(tmp_path):
 
 
 def test_other_onnx_files_are_refused(tmp_path, capfd):
-    save_onnx(tmp_path / "end_to_end.onnx", np.zeros((1, 300, 6)))
+    save_onnx(tmp_path / "hundred.onnx", np.zeros((1, 100, 6)))
     save_onnx(tmp_path / "classifier.onnx", np.zeros((1, 1000)))
     save_onnx(tmp_path / "flat.onnx", np.zeros((1, 6, CELLS)), dims=(1, 3 * SIDE * SIDE))
     (tmp_path / "text.onnx").write_text("a letter, not a network")
     for name, message in [
-        ("end_to_end.onnx", r"outputs of shape \(1, 300, 6\) for an input of 64 x 64 px, which is none of .*YOLOX"),
+        ("hundred.onnx", r"outputs of shape \(1, 100, 6\) for an input of 64 x 64 px, which is none of .*YOLOX"),
         ("classifier.onnx", r"outputs of shape \(1, 1000\)"),
         ("flat.onnx", "has no single image input"),
         ("text.onnx", "is damaged or not an ONNX file"),
