@@ -27,7 +27,7 @@ from cliff_ms.io.files import atomic_path, prepare_output_dir
 from cliff_ms.io.images import write_image
 from cliff_ms.synthetic.observation import Observer
 from cliff_ms.synthetic.scene import SceneMaker, annotate
-from cliff_ms.synthetic.world import MIN_SEEN, People
+from cliff_ms.synthetic.world import MIN_SEEN, SeenPeople
 
 PICTURES = 400
 WIDER = 1.25
@@ -97,7 +97,7 @@ def make_picture(
     rows = {key: column[seen] for key, column in rows.items()}
     # Rows keep the order of the people, and no two stand in the same place.
     chosen = np.isin(scene.people.translation[:, 0], rows["global_t"][:, 0])
-    people = People(*(getattr(scene.people, field)[chosen] for field in People.__dataclass_fields__))
+    people = SeenPeople(*(getattr(scene.people, field)[chosen] for field in SeenPeople.__dataclass_fields__))
     for key, observer in observers.items():
         rows[key], center, size = observer(rng, people)
         if key == "input_keypoints":

@@ -13,7 +13,7 @@ import numpy as np
 from cliff_ms.config import ModelConfig
 from cliff_ms.data.annotations import load_annotations
 from cliff_ms.data.crop import box_to_crop
-from cliff_ms.data.decoding import Picture
+from cliff_ms.data.decoding import ImageFile
 from cliff_ms.data.detections import MIN_CONFIDENCE, MIN_JOINTS, box_around, read_keypoints
 from cliff_ms.io.errors import InputError
 from cliff_ms.io.files import read_json, read_npz, require_file
@@ -191,5 +191,5 @@ def _image_sizes(names: np.ndarray, image_dir: Path | None, path: Path) -> np.nd
     """(N, 2) px, looked up once per image."""
     if image_dir is None:
         raise InputError(f"'{path}' does not say how large the images are: name their folder with --image_dir.")
-    sizes: Mapping[str, tuple[int, int]] = {name: Picture(image_dir / name).img_hw for name in np.unique(names)}
+    sizes: Mapping[str, tuple[int, int]] = {name: ImageFile(image_dir / name).img_hw for name in np.unique(names)}
     return np.array([sizes[name] for name in names], np.float32)

@@ -1,4 +1,4 @@
-"""Pictures for training, decoded no finer than the crop needs: JPEG can be decoded at 1/2, 1/4 and 1/8 of its size."""
+"""Images for training, decoded no finer than the crop needs: JPEG can be decoded at 1/2, 1/4 and 1/8 of its size."""
 
 import re
 from pathlib import Path
@@ -15,24 +15,24 @@ _DECODE = {
     4: cv2.IMREAD_REDUCED_COLOR_4,
     8: cv2.IMREAD_REDUCED_COLOR_8,
 }
-# EXIF's tag for a picture that is to be turned or mirrored when shown (2 to 8), little and big endian.
+# EXIF's tag for an image that is to be turned or mirrored when shown (2 to 8), little and big endian.
 _TURNED = re.compile(
     rb"\x12\x01\x03\x00\x01\x00\x00\x00[\x02-\x08]\x00|\x01\x12\x00\x03\x00\x00\x00\x01\x00[\x02-\x08]"
 )
 _END = b"\xff\xd9"  # of a JPEG; it cannot occur inside the coded pixels
 
 
-class Picture:
-    """One picture file, read but not yet decoded if it is a JPEG.
+class ImageFile:
+    """One image file, read but not yet decoded if it is a JPEG.
 
     Args:
-        path: Any picture that `media.read_image` reads.
+        path: Any image that `images.read_image` reads.
 
     Attributes:
         img_hw: Height and width in px.
 
     Raises:
-        InputError: As `media.read_image`, here or when it is decoded.
+        InputError: As `images.read_image`, here or when it is decoded.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -49,7 +49,7 @@ class Picture:
         self.img_hw = size
 
     def decode(self, reduction: int) -> np.ndarray:
-        """The pixels at 1 / reduction of the size: px (x, y) of the picture is (x, y) / reduction, edge to edge.
+        """The pixels at 1 / reduction of the size: px (x, y) of the image is (x, y) / reduction, edge to edge.
 
         Args:
             reduction: 1, 2, 4 or 8.

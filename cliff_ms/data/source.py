@@ -12,7 +12,7 @@ from cliff_ms.data.annotations import load_annotations
 from cliff_ms.data.augment import Sample, augment, channel_noise, crop_to_input, cut
 from cliff_ms.data.batching import Batch
 from cliff_ms.data.crop import crop_rounded, fitting_reduction, normalize_image, normalize_keypoints
-from cliff_ms.data.decoding import Picture
+from cliff_ms.data.decoding import ImageFile
 from cliff_ms.data.occlusion import occlude
 from cliff_ms.io.errors import InputError
 from cliff_ms.keypoints import convert_keypoints
@@ -107,7 +107,7 @@ class Source:
         return self._arrays(row, sample, inputs[0])
 
     def _read_pixels(self, row: int, rng: np.random.Generator | None) -> Batch:
-        picture = Picture(self.image_path(row))
+        picture = ImageFile(self.image_path(row))
         img_hw, stated = np.array(picture.img_hw), self.annotations.img_hw
         if stated is not None and (np.abs(stated[row] - img_hw) > 1).any():
             height, width = (f"{n:g}" for n in stated[row])

@@ -1,1 +1,1 @@
-"""Inference: photos and videos to bodies."""
+"""Inference: images and videos to bodies."""

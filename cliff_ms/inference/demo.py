@@ -1,4 +1,4 @@
-"""Photos, folders and videos in; parameters, pictures, meshes and a web page out."""
+"""Images, folders and videos in; parameters, overlays, meshes and a web page out."""
 
 import functools
 import logging
@@ -121,8 +121,8 @@ class Demo:
         find: Where the people are.
         output_dir: Existing folder.
         focal_length: px, or None to estimate it from each image's size.
-        write_obj: Also write each person of a photo as OBJ, which takes ten times as long as GLB.
-        rows: Filled while running: one dict per person of each photo, one per video.
+        write_obj: Also write each person of an image as OBJ, which takes ten times as long as GLB.
+        rows: Filled while running: one dict per person of each image, one per video.
         failed: Filled while running: files that could not be used, already reported.
         seconds: Filled while running: time per finished file.
     """
@@ -141,14 +141,14 @@ class Demo:
         """Work through the files, one at a time; a bad one is reported and the others are finished.
 
         Args:
-            inputs: Photos and videos.
+            inputs: Images and videos.
             note: Written below the title of the page.
 
         Returns:
             The page.
         """
-        one_photo = len(inputs) == 1 and not is_video(inputs[0])
-        if self.find.keypoints is not None and found.ANY_IMAGE in self.find.keypoints and not one_photo:
+        one_image = len(inputs) == 1 and not is_video(inputs[0])
+        if self.find.keypoints is not None and found.ANY_IMAGE in self.find.keypoints and not one_image:
             raise InputError(
                 f"{self.find.keypoints_file} holds the keypoints of one image: for several, or for a video, give a "
                 "folder of such files, one per image or frame."
@@ -162,10 +162,10 @@ class Demo:
             drawing = None
             for path in tqdm(inputs, unit="file", disable=len(inputs) == 1 and not is_video(inputs[0])):
                 start = time.perf_counter()
-                estimated = self._attempt(path, self._video if is_video(path) else self._photo, path)
+                estimated = self._attempt(path, self._video if is_video(path) else self._image, path)
                 if drawing is not None:
                     yield from drawing.result()
-                # One photo is drawn and written while the network works on the next.
+                # One image is drawn and written while the network works on the next.
                 drawing = drawer.submit(self._attempt, path, *estimated) if estimated else None
                 self.seconds += [time.perf_counter() - start] * len(estimated)
             if drawing is not None:
@@ -180,12 +180,12 @@ class Demo:
             self.failed.append(path)
             return []
 
-    def _photo(self, path: Path) -> Callable[[], PageEntry]:
+    def _image(self, path: Path) -> Callable[[], PageEntry]:
         image = read_image(path)
         people = self.predictor(image, self.find(image, path), self.focal_length)
-        return functools.partial(self._draw_photo, path, image, people)
+        return functools.partial(self._draw_image, path, image, people)
 
-    def _draw_photo(self, path: Path, image: np.ndarray, people: People) -> PageEntry:
+    def _draw_image(self, path: Path, image: np.ndarray, people: People) -> PageEntry:
         overlay, side = self._overlay(image, people), self._side(people)
         write_image(self._output(path, "overlay.jpg"), overlay)
         write_image(self._output(path, "side.jpg"), side)

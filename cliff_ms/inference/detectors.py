@@ -39,7 +39,7 @@ def load_detector(spec: str) -> Detector:
     """Make the detector that the user names.
 
     Args:
-        spec: 'FILE.cfg,FILE.weights' (Darknet), 'FILE.onnx', or 'whole-image' for one box around the whole picture.
+        spec: 'FILE.cfg,FILE.weights' (Darknet), 'FILE.onnx', or 'whole-image' for one box around the whole image.
 
     Returns:
         A function from (H, W, 3) uint8 RGB to the people in it, the highest score first, boxes in px of the image.
@@ -59,7 +59,7 @@ def load_detector(spec: str) -> Detector:
 
 
 def whole_image(image_rgb: np.ndarray) -> Detections:
-    """One person who fills the picture: for crops, and only when the user asks for it."""
+    """One person who fills the image: for crops, and only when the user asks for it."""
     height, width = image_rgb.shape[:2]
     return Detections(np.array([[0, 0, width, height]], np.float64), np.ones(1))
 
@@ -82,7 +82,7 @@ class YoloDarknet:
             try:
                 self._net = cv2.dnn.readNetFromDarknet(str(cfg), str(weights))
             except cv2.error as error:
-                raise InputError(f"Detector '{cfg}' with '{weights}' cannot be loaded: {_words(error)}.") from error
+                raise InputError(f"Detector '{cfg}' with '{weights}' cannot be loaded: {_reason(error)}.") from error
         _check_darknet_size(self._net, cfg, weights)
         self._outputs = self._net.getUnconnectedOutLayersNames()
         if any(self._net.getLayer(name).type != "Region" for name in self._outputs):
@@ -131,7 +131,7 @@ class YoloOnnx:
                 self._net = cv2.dnn.readNetFromONNX(str(path))
                 outputs = self._run(np.zeros((*self._input_hw, 3), np.uint8), 1.0)
             except cv2.error as error:
-                raise InputError(f"Detector '{path}' cannot be run by OpenCV: {_words(error)}.") from error
+                raise InputError(f"Detector '{path}' cannot be run by OpenCV: {_reason(error)}.") from error
         self._family = _onnx_family([output.shape for output in outputs], self._input_hw, self._path)
 
     def _run(self, canvas: np.ndarray, factor: float) -> Sequence[np.ndarray]:
@@ -240,7 +240,7 @@ def _select(
     return Detections(boxes[order], confidence[order], joints.astype(np.float32), "coco17")
 
 
-def _words(error: cv2.error) -> str:
+def _reason(error: cv2.error) -> str:
     """OpenCV's own reason on one line, without its file names."""
     return " ".join((error.err or str(error)).split()).rstrip(".")
 

@@ -71,7 +71,7 @@ def find_inputs(paths: list[str]) -> list[Path]:
 
 
 def read_image(path: str | Path) -> np.ndarray:
-    """Read a picture.
+    """Read an image.
 
     Grey becomes three equal channels and 16 bits become 8 (v / 257, rounded). The EXIF orientation of JPEG, PNG and
     TIFF files is applied. An alpha channel is dropped: files store colours that are not multiplied by it, so a cut-out
@@ -110,7 +110,7 @@ def read_image(path: str | Path) -> np.ndarray:
 
 
 def write_image(path: str | Path, image_rgb: np.ndarray, quality: int = 92) -> None:
-    """Write a picture under a temporary name and rename it.
+    """Write an image under a temporary name and rename it.
 
     Args:
         path: The suffix chooses the format.

@@ -139,7 +139,7 @@ class VideoWriter:
 
 
 def _mp4_is_truncated(path: Path) -> bool:
-    """Whether an MP4 or MOV lacks its index ('moov'), or a box of its pictures runs past the end of the file."""
+    """Whether an MP4 or MOV lacks its index ('moov'), or a box of its frames runs past the end of the file."""
     length = path.stat().st_size
     offset, has_index = 0, False
     with path.open("rb") as file:
@@ -172,7 +172,7 @@ def find_ffmpeg() -> str | None:
 
 @contextmanager
 def _h264_sink(ffmpeg: str, path: Path, fps: float, size_wh: tuple[int, int]) -> Iterator[Callable[[np.ndarray], None]]:
-    """Run FFmpeg on `path` and give the function that feeds it a frame; OSError with its last words if it fails.
+    """Run FFmpeg on `path` and give the function that feeds it a frame; OSError with its last message if it fails.
 
     `imageio_ffmpeg.write_frames` does not look at FFmpeg's exit code: of a full disk it leaves a broken file.
     """
@@ -184,15 +184,15 @@ def _h264_sink(ffmpeg: str, path: Path, fps: float, size_wh: tuple[int, int]) ->
         try:
             yield lambda frame: process.stdin.write(frame.tobytes())
         except BrokenPipeError:
-            pass  # FFmpeg has stopped; its own words follow
+            pass  # FFmpeg has stopped; its own message follows
         finally:
             with suppress(OSError):
                 process.stdin.close()
             code = process.wait()
         if code != 0:
             errors.seek(0)
-            words = errors.read().decode(errors="replace").strip().splitlines()
-            raise OSError(words[-1] if words else f"ffmpeg left with code {code}")
+            messages = errors.read().decode(errors="replace").strip().splitlines()
+            raise OSError(messages[-1] if messages else f"ffmpeg left with code {code}")
 
 
 @contextmanager

@@ -1,6 +1,6 @@
-"""What is around synthetic people: rooms, open ground, soft patterns, photos, and things that stand about.
+"""What is around synthetic people: rooms, open ground, soft patterns, the user's photos, and things that stand about.
 
-Colours are RGB in [0, 1]; pictures are (H, W, 3) uint8.
+Colours are RGB in [0, 1]; images are (H, W, 3) uint8.
 """
 
 import colorsys
@@ -13,7 +13,7 @@ import numpy as np
 from cliff_ms import camera
 from cliff_ms.io.images import read_image
 
-_FINE = 2  # backgrounds are computed at one over this of the picture's size
+_FINE = 2  # backgrounds are computed at one over this of the image's size
 _GRAIN = np.random.default_rng(0).normal(size=(128, 128, 3)).astype(np.float32)  # of the sensor, moved about
 
 
@@ -47,13 +47,13 @@ def soft_noise(rng: np.random.Generator, img_hw: tuple[int, int], cells: int) ->
     return cv2.resize(grid, img_hw[::-1], interpolation=cv2.INTER_CUBIC)
 
 
-def backdrop(rng: np.random.Generator, view: View, photos: list[Path]) -> np.ndarray:
+def backdrop(rng: np.random.Generator, view: View, backgrounds: list[Path]) -> np.ndarray:
     """Draw what is behind everybody.
 
     Args:
         rng: Where randomness comes from.
         view: The camera.
-        photos: The user's own, one of which is taken instead; may be empty.
+        backgrounds: The user's photos, one of which is taken instead; may be empty.
 
     Returns:
         (H, W, 3) uint8.
@@ -61,8 +61,8 @@ def backdrop(rng: np.random.Generator, view: View, photos: list[Path]) -> np.nda
     Raises:
         InputError: If the photo cannot be read.
     """
-    if photos:
-        return _photo(rng, view.img_hw, photos[rng.integers(len(photos))])
+    if backgrounds:
+        return _background(rng, view.img_hw, backgrounds[rng.integers(len(backgrounds))])
     small = (view.img_hw[0] // _FINE, view.img_hw[1] // _FINE)
     if view.ground is None:
         image = _pattern(rng, small)
@@ -72,8 +72,8 @@ def backdrop(rng: np.random.Generator, view: View, photos: list[Path]) -> np.nda
     return cv2.resize(_to_bytes(image), view.img_hw[::-1], interpolation=cv2.INTER_LINEAR)
 
 
-def _photo(rng: np.random.Generator, img_hw: tuple[int, int], path: Path) -> np.ndarray:
-    """A part of the photo, of the picture's shape, mirrored half the time."""
+def _background(rng: np.random.Generator, img_hw: tuple[int, int], path: Path) -> np.ndarray:
+    """A part of the photo, of the image's shape, mirrored half the time."""
     photo = read_image(path)
     fill = max(img_hw[0] / photo.shape[0], img_hw[1] / photo.shape[1])
     part = np.array(img_hw) / (fill * rng.uniform(1, 1.4))
@@ -214,7 +214,7 @@ def box(
 
 
 def draw_thing(image: np.ndarray, mask: np.ndarray, thing: Thing, view: View) -> None:
-    """Paint a box into a picture and set what it covers in a mask (H, W) uint8, both in place.
+    """Paint a box into an image and set what it covers in a mask (H, W) uint8, both in place.
 
     A box that reaches nearer than 0.3 m to the camera's plane is left out.
     """
@@ -228,7 +228,7 @@ def draw_thing(image: np.ndarray, mask: np.ndarray, thing: Thing, view: View) ->
 
 
 def finish(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
-    """What a camera adds: white balance, exposure, contrast, blur, grain; the picture is not changed."""
+    """What a camera adds: white balance, exposure, contrast, blur, grain; the image is not changed."""
     gain = rng.uniform(0.75, 1.2) * rng.uniform(0.92, 1.08, 3)
     curve = (np.linspace(0, 1, 256)[:, None] * gain) ** rng.uniform(0.85, 1.2)
     image = cv2.LUT(image, _to_bytes(curve)[None])

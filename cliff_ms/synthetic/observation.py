@@ -5,7 +5,7 @@ import numpy as np
 from cliff_ms.data.crop import box_to_crop
 from cliff_ms.data.detections import KEYPOINT_MARGIN, MIN_CONFIDENCE, MIN_JOINTS
 from cliff_ms.keypoints import COCO17, JOINT_SETS, LANDMARKS, flip_permutation, index_map
-from cliff_ms.synthetic.world import People, in_frame
+from cliff_ms.synthetic.world import SeenPeople, in_frame
 
 OBSERVATIONS = ("mixed", "detector", "clean", "half")
 CROP_HW = (256, 192)  # only its ratio matters here
@@ -55,7 +55,7 @@ class Observer:
         self.beyond_coco = np.array([name not in COCO17 for name in self.names])
         self.face = [self.names.index(name) for name in _FACE]
 
-    def __call__(self, rng: np.random.Generator, people: People) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def __call__(self, rng: np.random.Generator, people: SeenPeople) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Report keypoints and boxes.
 
         Args:
@@ -80,7 +80,7 @@ class Observer:
         center, size = self._boxes(rng, people, keypoints)
         return keypoints.astype(np.float32), center, size
 
-    def _observe(self, rng: np.random.Generator, people: People, exact: np.ndarray) -> np.ndarray:
+    def _observe(self, rng: np.random.Generator, people: SeenPeople, exact: np.ndarray) -> np.ndarray:
         count, joints = exact.shape[:2]
         _, size = crops_around(exact)
         difficulty = np.exp(rng.normal(0, _DIFFICULTY, (count, joints)))
@@ -117,13 +117,15 @@ class Observer:
         region = region & (rng.random((len(position), 1)) < _SWAPPED)
         return np.where(region[..., None], position[:, self.mirror], position)
 
-    def _face_turned_away(self, people: People) -> np.ndarray:
+    def _face_turned_away(self, people: SeenPeople) -> np.ndarray:
         """Points of the face (N, 5) bool on the far side of the head."""
         outward = np.array(list(_FACE.values()), np.float32) @ people.head.transpose(0, 2, 1)  # (N, 5, 3)
         sight = people.points[:, LANDMARKS.index("head")]
         return (outward * sight[:, None]).sum(-1) > 0.15 * np.linalg.norm(sight, axis=-1, keepdims=True)
 
-    def _boxes(self, rng: np.random.Generator, people: People, keypoints: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _boxes(
+        self, rng: np.random.Generator, people: SeenPeople, keypoints: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
         center, size = crops_around(keypoints)
         if self.observation == "clean":
             return center, size

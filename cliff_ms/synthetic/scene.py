@@ -1,4 +1,4 @@
-"""Pictures of synthetic people, with their labels."""
+"""Images of synthetic people, with their labels."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,13 +17,13 @@ from cliff_ms.synthetic.observation import crops_around
 from cliff_ms.synthetic.painting import Painter
 from cliff_ms.visual.render import rasterize, vertex_normals
 
-PICTURE_SIZES = ((480, 640), (480, 640), (640, 480), (432, 768), (560, 560), (448, 672), (672, 448))  # h, w px
-_COUNTS = (0.42, 0.31, 0.16, 0.11)  # shares of pictures with 1, 2, 3, 4 people
+SCENE_SIZES = ((480, 640), (480, 640), (640, 480), (432, 768), (560, 560), (448, 672), (672, 448))  # h, w px
+_COUNTS = (0.42, 0.31, 0.16, 0.11)  # shares of images with 1, 2, 3, 4 people
 _NEXT_TO = 0.4  # share of further people who are placed near somebody
 _TRIES = 12
 _SMOOTH_BELOW = 0.3  # share of the frame in boxes around people; above, crops are shrunk and outlines smooth anyway
 _BEHIND = 0.05  # m; a joint lies inside the body: only a surface this far in front of it hides it
-_OCCLUDED = 0.25  # share of pictures with something in front of people
+_OCCLUDED = 0.25  # share of images with something in front of people
 _SPIN, _COCO = index_map(LANDMARKS, SPIN24), index_map(LANDMARKS, COCO17)
 
 
@@ -38,35 +38,35 @@ class Scene:
     """
 
     view: View
-    people: world.People
+    people: world.SeenPeople
     vertices: np.ndarray
 
 
 class SceneMaker:
-    """Makes pictures of one to four people; the picture of a seed is always the same.
+    """Makes images of one to four people; the image of a seed is always the same.
 
     Args:
         body: The body.
-        photos: Pictures to put people in; empty for drawn backgrounds.
+        backgrounds: Photos to put people in; empty for drawn backgrounds.
 
     Raises:
         InputError: If the body has no regressor for SPIN's keypoints.
     """
 
-    def __init__(self, body: Body, photos: list[Path]) -> None:
+    def __init__(self, body: Body, backgrounds: list[Path]) -> None:
         self.world = world.World(body, whole=True)
         self.painter = Painter(body)
         self.faces = body.faces
-        self.photos = photos
+        self.backgrounds = backgrounds
 
     def make(self, seed: tuple[int, ...]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """Make a picture of a seed.
+        """Make an image of a seed.
 
         Args:
             seed: Of everything in it.
 
         Returns:
-            The picture, (H, W, 3) uint8 RGB, and its annotations: keys of the standard npz, a row per person with
+            The image, (H, W, 3) uint8 RGB, and its annotations: keys of the standard npz, a row per person with
             enough joints to be seen, at least one.
 
         Raises:
@@ -79,13 +79,13 @@ class SceneMaker:
             rows = annotate(scene, owner, depth)
             if len(rows["center"]):
                 return image, rows
-        raise ValueError(f"For 'SceneMaker.make', no picture of seed {seed} shows anybody.")
+        raise ValueError(f"For 'SceneMaker.make', no image of seed {seed} shows anybody.")
 
     def place(self, rng: np.random.Generator) -> Scene:
         """Put one to four people in front of a camera, on one ground more often than not."""
         count = rng.choice(len(_COUNTS), p=_COUNTS) + 1
         bodies = self.world.draw(rng, count)
-        img_hw = np.array(PICTURE_SIZES[rng.integers(len(PICTURE_SIZES))], np.float64)
+        img_hw = np.array(SCENE_SIZES[rng.integers(len(SCENE_SIZES))], np.float64)
         focal = world.sample_focal_lengths(rng, img_hw[None])
         # The first person's place in the frame decides the camera's pitch, and with it where the ground is.
         feet = bodies.vertices[:, :, 1].max(1).astype(np.float64)
@@ -135,14 +135,14 @@ class SceneMaker:
             scene: The people and their camera.
 
         Returns:
-            The picture (H, W, 3) uint8 RGB; who is in front at each pixel, (H, W) int, -1 for nobody and P for a thing;
+            The image (H, W, 3) uint8 RGB; who is in front at each pixel, (H, W) int, -1 for nobody and P for a thing;
             and how far away they are, (H, W) m.
         """
         view, nearest = scene.view, scene.people.points[..., 2].min()
-        image = backdrop(rng, view, self.photos)
+        image = backdrop(rng, view, self.backgrounds)
         light = _light(rng)
         if view.ground is not None:
-            if not self.photos:
+            if not self.backgrounds:
                 farthest = float(scene.people.points[..., 2].max())
                 ignored = np.zeros(view.img_hw, np.uint8)
                 items = _things(rng, view, view.ground, farthest + 0.8, farthest + 8, rng.integers(0, 5))
@@ -160,7 +160,7 @@ class SceneMaker:
     def _people(
         self, rng: np.random.Generator, image: np.ndarray, scene: Scene, light: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Draw everybody into the picture, in place; who and how far, (H, W) each."""
+        """Draw everybody into the image, in place; who and how far, (H, W) each."""
         colours, vertices = [], []
         ambient, ambient_colour = rng.uniform(0.3, 0.65), rng.uniform(0.85, 1.1, 3).astype(np.float32)
         for bare in scene.vertices:
@@ -213,7 +213,7 @@ class SceneMaker:
 
 
 def annotate(scene: Scene, owner: np.ndarray, depth: np.ndarray) -> dict[str, np.ndarray]:
-    """The rows of the standard npz for the people of a picture who can be seen.
+    """The rows of the standard npz for the people of an image who can be seen.
 
     Args:
         scene: The people.
@@ -221,7 +221,7 @@ def annotate(scene: Scene, owner: np.ndarray, depth: np.ndarray) -> dict[str, np
         depth: How far away that is, (H, W) m.
 
     Returns:
-        Key -> rows, without the picture's name.
+        Key -> rows, without the image's name.
     """
     people = scene.people
     inside = people.in_frame()
@@ -340,7 +340,7 @@ def _shadow(scene: Scene, light: np.ndarray, ground: float) -> np.ndarray:
 
 
 def _shaded(image: np.ndarray, shadow: np.ndarray, strength: float) -> np.ndarray:
-    """The picture with a shadow (H, W) uint8 on it."""
+    """The image with a shadow (H, W) uint8 on it."""
     keep = cv2.LUT(shadow, (255 - strength * np.arange(256)).astype(np.uint8))
     return cv2.multiply(image, cv2.merge([keep] * 3), scale=1 / 255)
 

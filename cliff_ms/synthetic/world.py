@@ -34,7 +34,7 @@ _RADII = np.array([_FLESH.get(name.removeprefix("left_").removeprefix("right_"),
 
 
 @dataclass(frozen=True)
-class People:
+class SeenPeople:
     """N people as N cameras see them. Float32, camera frame.
 
     Attributes:
@@ -58,20 +58,20 @@ class People:
     focal_length: np.ndarray
 
     def in_frame(self) -> np.ndarray:
-        """Which landmarks lie inside the picture, (N, 54) bool."""
+        """Which landmarks lie inside the image, (N, 54) bool."""
         return in_frame(self.points2d, self.img_hw)
 
 
 @dataclass(frozen=True)
 class Bodies:
-    """N people who are nowhere yet. Level frame, from the pelvis.
+    """N people who are in front of no camera yet. Level frame, from the pelvis.
 
     Attributes:
         rotmats: (N, 24, 3, 3), relative to the parent, the root's to the level frame.
         betas: (N, 10).
         pelvis: (N, 3) m, where the body model puts it.
         head: (N, 3, 3), rotation of the head's joint.
-        vertices: (N, U, 3) m, those that the skinner knows.
+        vertices: (N, U, 3) m, those that the skinner poses.
         points: (N, 54, 3) m, in the order of LANDMARKS.
         air: (N,) bool, off the ground.
     """
@@ -84,7 +84,7 @@ class Bodies:
     points: np.ndarray
     air: np.ndarray
 
-    def seen(self, from_level: np.ndarray, place: np.ndarray, focal: np.ndarray, img_hw: np.ndarray) -> People:
+    def seen(self, from_level: np.ndarray, place: np.ndarray, focal: np.ndarray, img_hw: np.ndarray) -> SeenPeople:
         """Put the people in front of cameras.
 
         Args:
@@ -101,11 +101,11 @@ class Bodies:
         points = self.points @ from_level.transpose(0, 2, 1) + place[:, None]
         points2d = _project(points, focal, img_hw)
         arrays = (rotmats, self.betas, place - self.pelvis, points, points2d, from_level @ self.head, img_hw, focal)
-        return People(*(np.asarray(array, np.float32) for array in arrays))
+        return SeenPeople(*(np.asarray(array, np.float32) for array in arrays))
 
 
 def in_frame(points2d: np.ndarray, img_hw: np.ndarray) -> np.ndarray:
-    """Which points lie inside the picture, (N, J, 2) px and (N, 2) px -> (N, J) bool."""
+    """Which points lie inside the image, (N, J, 2) px and (N, 2) px -> (N, J) bool."""
     x, y = points2d[..., 0], points2d[..., 1]
     return (x >= 0) & (y >= 0) & (x < img_hw[:, 1:]) & (y < img_hw[:, :1])
 
@@ -116,9 +116,9 @@ def sample_betas(rng: np.random.Generator, count: int, num_betas: int = 10) -> n
 
 
 def sample_focal_lengths(rng: np.random.Generator, img_hw: np.ndarray) -> np.ndarray:
-    """Focal lengths (N,) px of a horizontal field of view in FIELD_OF_VIEW, for pictures of (N, 2) px.
+    """Focal lengths (N,) px of a horizontal field of view in FIELD_OF_VIEW, for images of (N, 2) px.
 
-    An upright picture of the widest view would look more than 100 degrees up and down, as no usual lens does: there
+    An upright image of the widest view would look more than 100 degrees up and down, as no usual lens does: there
     the upper end holds for the height.
     """
     height, width = img_hw[:, 0], img_hw[:, 1]
@@ -141,7 +141,7 @@ def camera_rotation(pitch: np.ndarray, roll: np.ndarray) -> np.ndarray:
 
 
 def sample_depths(rng: np.random.Generator, focal: np.ndarray, img_hw: np.ndarray) -> np.ndarray:
-    """Distances (N,) m at which a standing person fills between a fifth and one and a half of the picture's height."""
+    """Distances (N,) m at which a standing person fills between a fifth and one and a half of the image's height."""
     share = np.exp(rng.uniform(np.log(0.22), np.log(1.5), len(focal)))
     return (1.7 * focal / (img_hw[:, 0] * share)).clip(1.5, _FAR)
 
@@ -171,7 +171,7 @@ class World:
         self.prior = PosePrior()
 
     def draw(self, rng: np.random.Generator, count: int) -> Bodies:
-        """Draw people who are nowhere yet."""
+        """Draw people who are in front of no camera yet."""
         rotmats, air = self.prior.sample(rng, count)
         betas = sample_betas(rng, count, self.skinner.num_betas)
         tilt, rotmats = rotmats[:, 0], rotmats.astype(np.float32)
@@ -186,7 +186,7 @@ class World:
         )
         return Bodies(rotmats, betas, pelvis, head, vertices, points, air)
 
-    def sample(self, rng: np.random.Generator, count: int) -> People:
+    def sample(self, rng: np.random.Generator, count: int) -> SeenPeople:
         """Draw people, anywhere in the frame: at its border as often as in its middle.
 
         Args:

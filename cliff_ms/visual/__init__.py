@@ -1,1 +1,1 @@
-"""Pictures, pages and meshes of bodies."""
+"""Images, pages and meshes of bodies."""

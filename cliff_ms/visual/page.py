@@ -1,4 +1,4 @@
-"""One web page that a run leaves to look at: pictures, numbers and a 3D view, see `meshes` for its frame."""
+"""One web page that a run leaves to look at: images, numbers and a 3D view, see `meshes` for its frame."""
 
 import base64
 import itertools
@@ -23,7 +23,7 @@ _IMAGE_SIDE = 1280  # px, the longer side of an image in the page
 
 @dataclass(frozen=True)
 class Person:
-    """One person of a picture.
+    """One person of an image.
 
     Attributes:
         vertices: shape (V, 3), m, camera frame.
@@ -38,15 +38,15 @@ class Person:
 
 @dataclass(frozen=True)
 class PageEntry:
-    """One picture of the page.
+    """One image of the page.
 
     Attributes:
-        title: plain text, such as the name of the photo.
-        overlay: the people over the photo, shape (H, W, 3), uint8 RGB.
+        title: plain text, such as the name of the image.
+        overlay: the people over the image, shape (H, W, 3), uint8 RGB.
         side: the people from the side, shape (H, W, 3), uint8 RGB.
         people: in the order of the table.
         files: label -> path relative to the page, shown as links.
-        video: path of an mp4 relative to the page, shown as a player above the pictures; or None.
+        video: path of an mp4 relative to the page, shown as a player above the images; or None.
     """
 
     title: str
@@ -58,7 +58,7 @@ class PageEntry:
 
 
 def write_page(path: str | Path, entries: Iterable[PageEntry], faces: np.ndarray, title: str, note: str) -> None:
-    """Write one self-contained web page: pictures, tables and a 3D view to turn, for each entry.
+    """Write one self-contained web page: images, tables and a 3D view to turn, for each entry.
 
     The entries are written as they come and none is kept, so a generator may make them one by one. A page stays of a
     size that a browser can open: after 100 entries, or 300 people in 3D, the rest is left out and the page says so. If

@@ -44,7 +44,7 @@ class Fragments:
         face: row of `faces`, shape (N,), intp.
         bary: perspective-correct weights of the face's three corners, shape (N, 3), float32, sum 1.
         z: depth along the optical axis, shape (N,), m, float32.
-        img_hw: height and width of the picture, px.
+        img_hw: height and width of the image, px.
     """
 
     pixel: np.ndarray
@@ -218,7 +218,7 @@ def render_meshes(
     opacity: float = 1.0,
     supersample: int = 2,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draw several people who share a topology over a picture, with one z-buffer and smooth shading.
+    """Draw several people who share a topology over an image, with one z-buffer and smooth shading.
 
     Args:
         image: shape (H, W, 3), uint8 RGB; not changed.
@@ -229,7 +229,7 @@ def render_meshes(
         supersample: samples per pixel along each axis, for smooth outlines.
 
     Returns:
-        The picture, shape (H, W, 3), uint8 RGB, and how much of each pixel the people cover, shape (H, W), float32 in
+        The image, shape (H, W, 3), uint8 RGB, and how much of each pixel the people cover, shape (H, W), float32 in
         [0, 1].
     """
     height, width = image.shape[:2]
@@ -260,7 +260,7 @@ def render_meshes(
 
 
 def render_overlay(image: np.ndarray, meshes: Sequence[Mesh], faces: np.ndarray, focal_length: float) -> np.ndarray:
-    """Draw the people over the photo they come from, slightly see-through.
+    """Draw the people over the image they come from, slightly see-through.
 
     Args:
         image: shape (H, W, 3), uint8 RGB.
@@ -275,17 +275,17 @@ def render_overlay(image: np.ndarray, meshes: Sequence[Mesh], faces: np.ndarray,
 
 
 def render_side(meshes: Sequence[Mesh], faces: np.ndarray, focal_length: float, img_hw: tuple[int, int]) -> np.ndarray:
-    """Draw the same people seen from the right of the photo: depth runs from left (near the camera) to right (far).
+    """Draw the same people seen from the right of the image: depth runs from left (near the camera) to right (far).
 
     The group is turned by 90 degrees about the vertical axis through its centroid, so everybody keeps their place
-    relative to the others, and is then moved as near as it can be with everybody in the picture, for a lens of twice
+    relative to the others, and is then moved as near as it can be with everybody in the image, for a lens of twice
     the focal length.
 
     Args:
         meshes: per person the vertices, shape (V, 3), m, full-frame camera, and the colour, shape (3,) or (V, 3).
         faces: shape (F, 3), shared by all.
         focal_length: of the full frame, px.
-        img_hw: height and width of the picture to make, px.
+        img_hw: height and width of the image to make, px.
 
     Returns:
         Shape (H, W, 3), uint8 RGB, on a light background.

@@ -1,4 +1,4 @@
-"""Pictures decoded small: every reduction shows the same place, whatever the file; things pasted over crops."""
+"""Images decoded small: every reduction shows the same place, whatever the file; things pasted over crops."""
 
 import cv2
 import numpy as np
@@ -6,7 +6,7 @@ import pytest
 
 from cliff_ms.data import occlusion
 from cliff_ms.data.crop import fitting_reduction
-from cliff_ms.data.decoding import Picture
+from cliff_ms.data.decoding import ImageFile
 from cliff_ms.io.errors import InputError
 
 HW = (243, 325)  # divisible by none of the reductions
@@ -50,9 +50,9 @@ def test_each_reduction_shows_the_same_place(kind, reduction, tmp_path):
     elif kind == "not turned":
         data = with_orientation(data, 1, True)
     path.write_bytes(data)
-    picture = Picture(path)
-    assert tuple(picture.img_hw) == hw
-    image = picture.decode(reduction)
+    file = ImageFile(path)
+    assert tuple(file.img_hw) == hw
+    image = file.decode(reduction)
     assert image.shape == (-(-hw[0] // reduction), -(-hw[1] // reduction), 3)
     np.testing.assert_allclose(centroid(image) * reduction, place, atol=0.1)
     assert image[..., 0].mean() > 1.5 * image[..., 1].mean() > 2 * image[..., 2].mean()  # red, green, blue
@@ -76,7 +76,7 @@ def test_a_bad_file_is_named(change, message, tmp_path):
     path = tmp_path / "a.jpg"
     path.write_bytes(change(encode(".jpg")))
     with pytest.raises(InputError, match=message) as error:
-        Picture(path).decode(2)
+        ImageFile(path).decode(2)
     assert str(path) in str(error.value)
 
 

@@ -1,4 +1,4 @@
-"""Pictures of every kind come in upright and 8-bit; what is not a picture is refused in one sentence."""
+"""Images of every kind come in upright and 8-bit; what is no image is refused in one sentence."""
 
 import os
 import struct
@@ -7,8 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from cliff_ms.io import files
-from cliff_ms.io import images as media
+from cliff_ms.io import files, images
 from cliff_ms.io.errors import InputError
 
 CORNERS = np.zeros((20, 40, 3), np.uint8)  # RGB: the top left quarter is red
@@ -41,7 +40,7 @@ def put(tmp_path):
 
 @pytest.mark.parametrize("extension", [".png", ".bmp", ".tif", ".webp", ".jpg"])
 def test_channels_are_rgb_whatever_the_extension_says(put, extension):
-    rgb = media.read_image(put("photo.dat", encode(extension, CORNERS[..., ::-1])))
+    rgb = images.read_image(put("photo.dat", encode(extension, CORNERS[..., ::-1])))
     assert rgb.dtype == np.uint8
     assert rgb.flags["C_CONTIGUOUS"]
     np.testing.assert_allclose(rgb[4, 4], (255, 0, 0), atol=8)
@@ -55,28 +54,30 @@ def test_sixteen_bits_become_eight(put, extension, channels):
     stored = np.repeat(values[None, :, None], channels, axis=2)
     if channels == 4:
         stored[..., 3] = 0x8000
-    rgb = media.read_image(put("deep" + extension, encode(extension, stored)))
+    rgb = images.read_image(put("deep" + extension, encode(extension, stored)))
     expected = np.round(values / 257.0).astype(int)
     np.testing.assert_array_equal(rgb, np.repeat(expected[None, :, None], 3, axis=2))
 
 
 def test_grey_and_alpha(put):
     grey = np.arange(30, dtype=np.uint8).reshape(5, 6)
-    np.testing.assert_array_equal(media.read_image(put("grey.png", encode(".png", grey))), grey[..., None].repeat(3, 2))
+    np.testing.assert_array_equal(
+        images.read_image(put("grey.png", encode(".png", grey))), grey[..., None].repeat(3, 2)
+    )
     bgra = np.dstack([CORNERS[..., ::-1], np.full((20, 40), 7, np.uint8)])
-    np.testing.assert_array_equal(media.read_image(put("cut_out.png", encode(".png", bgra))), CORNERS)
+    np.testing.assert_array_equal(images.read_image(put("cut_out.png", encode(".png", bgra))), CORNERS)
 
 
 @pytest.mark.parametrize("orientation, turned", [(1, 0), (6, 3), (3, 2), (8, 1)])  # quarter turns counter-clockwise
 def test_exif_orientation_is_applied(put, orientation, turned):
-    rgb = media.read_image(put("phone.jpg", exif_jpeg(CORNERS, orientation)))
-    np.testing.assert_allclose(rgb, np.rot90(media.read_image(put("raw.jpg", exif_jpeg(CORNERS, 1))), turned), atol=1)
+    rgb = images.read_image(put("phone.jpg", exif_jpeg(CORNERS, orientation)))
+    np.testing.assert_allclose(rgb, np.rot90(images.read_image(put("raw.jpg", exif_jpeg(CORNERS, 1))), turned), atol=1)
 
 
 def test_names_beyond_ascii(tmp_path):
     path = tmp_path / "фото 人 ü.png"
-    media.write_image(path, CORNERS)
-    np.testing.assert_array_equal(media.read_image(path), CORNERS)
+    images.write_image(path, CORNERS)
+    np.testing.assert_array_equal(images.read_image(path), CORNERS)
 
 
 NOISE = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
@@ -87,19 +88,19 @@ NOISE = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
 def test_half_a_file_is_truncated(put, extension, kept):
     data = encode(extension, NOISE)
     with pytest.raises(InputError, match=r"photo.* is truncated"):
-        media.read_image(put("photo" + extension, data[: int(kept * len(data))]))
+        images.read_image(put("photo" + extension, data[: int(kept * len(data))]))
 
 
 def test_jpeg_end_marker_is_the_one_of_the_picture(put):
     thumbnail = encode(".jpg", CORNERS)  # has an end marker of its own
     data = exif_jpeg(NOISE, 1, thumbnail)
-    media.read_image(put("whole.jpg", data))
-    media.read_image(put("with_trailer.jpg", data + b"\0" * 100))
+    images.read_image(put("whole.jpg", data))
+    images.read_image(put("with_trailer.jpg", data + b"\0" * 100))
     progressive = cv2.imencode(".jpg", NOISE, [cv2.IMWRITE_JPEG_PROGRESSIVE, 1, cv2.IMWRITE_JPEG_RST_INTERVAL, 2])[1]
-    media.read_image(put("progressive.jpg", progressive.tobytes()))
+    images.read_image(put("progressive.jpg", progressive.tobytes()))
     zero_filled = data[: len(data) // 2] + b"\0" * (len(data) // 2)  # an interrupted download of known length
     with pytest.raises(InputError, match="truncated"):
-        media.read_image(put("half.jpg", zero_filled))
+        images.read_image(put("half.jpg", zero_filled))
 
 
 @pytest.mark.parametrize(
@@ -114,30 +115,30 @@ def test_jpeg_end_marker_is_the_one_of_the_picture(put):
 )
 def test_what_is_no_picture_is_refused_in_one_sentence(put, capfd, name, data, message):
     with pytest.raises(InputError, match=message) as caught:
-        media.read_image(put(name, data))
+        images.read_image(put(name, data))
     assert "\n" not in str(caught.value)
     assert capfd.readouterr().err == ""
 
 
 def test_missing_file_and_folder(tmp_path):
     with pytest.raises(InputError, match="nothing.jpg' does not exist"):
-        media.read_image(tmp_path / "nothing.jpg")
+        images.read_image(tmp_path / "nothing.jpg")
     with pytest.raises(InputError, match="is a folder; a file was expected"):
-        media.read_image(tmp_path)
+        images.read_image(tmp_path)
 
 
 def test_writing_leaves_only_the_final_file(tmp_path):
-    media.write_image(tmp_path / "a.jpg", NOISE, quality=95)
-    media.write_image(tmp_path / "a.jpg", NOISE, quality=10)
+    images.write_image(tmp_path / "a.jpg", NOISE, quality=95)
+    images.write_image(tmp_path / "a.jpg", NOISE, quality=10)
     assert os.listdir(tmp_path) == ["a.jpg"]
     small = (tmp_path / "a.jpg").stat().st_size
-    media.write_image(tmp_path / "b.jpg", NOISE, quality=95)
+    images.write_image(tmp_path / "b.jpg", NOISE, quality=95)
     assert (tmp_path / "b.jpg").stat().st_size > 2 * small
     with pytest.raises(KeyError), files.atomic_path(tmp_path / "b.jpg") as temporary:
         temporary.write_bytes(b"half of it")
         raise KeyError
     assert sorted(os.listdir(tmp_path)) == ["a.jpg", "b.jpg"]
-    assert media.read_image(tmp_path / "b.jpg").shape == NOISE.shape
+    assert images.read_image(tmp_path / "b.jpg").shape == NOISE.shape
 
 
 def test_folder_that_cannot_be_written(put, tmp_path):
@@ -147,7 +148,7 @@ def test_folder_that_cannot_be_written(put, tmp_path):
     with pytest.raises(InputError, match="Cannot write to the output folder"):
         files.prepare_output_dir(put("notes.txt", b"x"))
     with pytest.raises(InputError, match="Cannot write .*Not a directory"):
-        media.write_image(under_a_file / "a.jpg", NOISE)
+        images.write_image(under_a_file / "a.jpg", NOISE)
     made = files.prepare_output_dir(tmp_path / "new" / "deep")
     assert made.is_dir()
     assert os.listdir(made) == []
@@ -157,14 +158,14 @@ def test_find_inputs(put, tmp_path):
     for name in ("in/b.PNG", "in/a.jpg", "in/notes.txt", "in/.hidden.jpg", "clip.mp4", "odd_name"):
         put(name, b"x")
     (tmp_path / "in" / "sub.jpg").mkdir()
-    found = media.find_inputs([str(tmp_path / "clip.mp4"), str(tmp_path / "in"), str(tmp_path / "odd_name")])
+    found = images.find_inputs([str(tmp_path / "clip.mp4"), str(tmp_path / "in"), str(tmp_path / "odd_name")])
     assert [p.name for p in found] == ["clip.mp4", "a.jpg", "b.PNG", "odd_name"]
 
     with pytest.raises(InputError, match="gone.jpg' does not exist"):
-        media.find_inputs([str(tmp_path / "gone.jpg")])
+        images.find_inputs([str(tmp_path / "gone.jpg")])
     (tmp_path / "bare").mkdir()
     with pytest.raises(InputError, match="bare' holds no image"):
-        media.find_inputs([str(tmp_path / "bare")])
+        images.find_inputs([str(tmp_path / "bare")])
     put("other/a.png", b"x")
     with pytest.raises(InputError, match=r"in/a.jpg' and '.*other/a.png' would both write 'a_...'"):
-        media.find_inputs([str(tmp_path / "in"), str(tmp_path / "other" / "a.png")])
+        images.find_inputs([str(tmp_path / "in"), str(tmp_path / "other" / "a.png")])

@@ -12,7 +12,7 @@ from scipy.spatial.transform import Rotation
 from cliff_ms.body.files import WHERE_TO_GET_SMPL, load_body
 from cliff_ms.body.skinning import Skinner
 from cliff_ms.data.crop import box_to_crop
-from cliff_ms.data.decoding import Picture
+from cliff_ms.data.decoding import ImageFile
 from cliff_ms.data.readers.rows import Part, Rows, box_of, find_files, good_box, join, place, square_box
 from cliff_ms.io.errors import InputError
 from cliff_ms.io.pickles import read_pickle, to_array
@@ -245,7 +245,7 @@ def _image_hw(root: Path, sequence: _Sequence, image_scale: float) -> np.ndarray
     path = root / "imageFiles" / sequence.name / "image_00000.jpg"
     if not path.is_file():
         return np.full(2, np.nan)
-    image_hw = np.array(Picture(path).img_hw, float)
+    image_hw = np.array(ImageFile(path).img_hw, float)
     ratio = image_hw / (2 * sequence.intrinsics[[1, 0], 2])
     if (np.abs(ratio / image_scale - 1) > _CENTER_SLACK).any():
         raise InputError(
