@@ -59,6 +59,8 @@ LSP14 = (
 
 JointSet = Literal["coco17", "openpose25"]  # what a keypoint model can read
 JOINT_SETS: dict[JointSet, tuple[str, ...]] = {"coco17": COCO17, "openpose25": OPENPOSE25}
+# Detectors' hips stand for LSP's, as in SPIN's labels of COCO; their neck and pelvis, which lie elsewhere, for nothing.
+_SAME_JOINT = {"left_hip_lsp": "left_hip", "right_hip_lsp": "right_hip"}
 # The regressors that a body file may carry: rows of J_regressor_<name>.
 REGRESSOR_JOINTS = {"h36m": H36M17, "extra": LSP_EXTRA9, "coco": COCO17}
 
@@ -81,17 +83,19 @@ def convert_keypoints(keypoints: np.ndarray, source: str, target: str) -> np.nda
     """The same keypoints in another joint set; a joint that the source does not have is missing (all zero).
 
     Args:
-        keypoints: (P, K, 3), x, y and confidence.
-        source: Their joint set, a key of JOINT_SETS.
+        keypoints: (P, K, 3), x and y and confidence.
+        source: Their joint set, a key of JOINT_SETS, or 'spin24' for the order of labels.
         target: The joint set wanted.
 
     Returns:
         (P, K', 3).
     """
-    converted = np.zeros((len(keypoints), len(JOINT_SETS[target]), 3), keypoints.dtype)
-    for index, name in enumerate(JOINT_SETS[target]):
-        if name in JOINT_SETS[source]:
-            converted[:, index] = keypoints[:, JOINT_SETS[source].index(name)]
+    orders = JOINT_SETS | {"spin24": SPIN24}
+    given, wanted = ([_SAME_JOINT.get(name, name) for name in orders[joint_set]] for joint_set in (source, target))
+    converted = np.zeros((len(keypoints), len(wanted), 3), keypoints.dtype)
+    for index, name in enumerate(wanted):
+        if name in given:
+            converted[:, index] = keypoints[:, given.index(name)]
     return converted
 
 

@@ -4,7 +4,7 @@ A file is recognised by what it holds. N is the number of people, one per row, c
 
 - npz with `imgname center scale`: SPIN's, CLIFF's cliffGT and our own; of these keys, whichever are there are taken:
   `part S pose shape has_smpl focal_l global_t img_hw gender group`, and `input_keypoints` in the order of
-  `input_joint_set`.
+  `input_joint_set`. Further arrays of N rows, such as cliffGT's `annot_id`, are read on request.
 - npz with `pose_cam` too: BEDLAM's with SMPL bodies; `part` or `gtkps`, `pose_cam shape trans_cam cam_ext cam_int`.
 - json with `data`: EFT's; `gt_keypoint_2d parm_pose parm_shape bbox_center bbox_scale imageName`.
 
@@ -12,7 +12,8 @@ A file is recognised by what it holds. N is the number of people, one per row, c
 it is in either case, and the width of the crop follows from the network's input.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import numpy as np
@@ -23,11 +24,17 @@ from cliff_ms.io.files import atomic_path, normalise_name, read_json, read_npz, 
 from cliff_ms.keypoints import JOINT_SETS, SMPL24, SPIN24
 
 _PIXELS_PER_SCALE = 200  # SPIN's and the authors' unit of `scale`
-_KEYS = frozenset(
-    "imgname center scale part S pose shape has_smpl focal_l global_t img_hw input_keypoints input_joint_set gender "
-    "group pose_cam trans_cam cam_ext cam_int gtkps".split()
-)
+# Attribute -> key in files.
+_KEY_OF = {
+    "image_names": "imgname", "center": "center", "size": "scale", "keypoints2d": "part", "keypoints3d": "S",
+    "pose": "pose", "betas": "shape", "has_smpl": "has_smpl", "focal_length": "focal_l", "img_hw": "img_hw",
+    "translation": "global_t", "input_keypoints": "input_keypoints", "input_joint_set": "input_joint_set",
+    "gender": "gender", "group": "group",
+}  # fmt: skip
+_KEYS = {*_KEY_OF.values(), "pose_cam", "trans_cam", "cam_ext", "cam_int", "gtkps"}
 _SMPLX_POSE = 165  # numbers of a SMPL-X pose: body, jaw, eyes and hands
+# What a file may leave out, and the shape of a row without it: zeros, of confidence 0.
+_LABELS = {"keypoints2d": (24, 3), "keypoints3d": (24, 4), "pose": (72,), "betas": (10,), "has_smpl": ()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +58,7 @@ class Annotations:
         input_joint_set: Order of the K, a key of `keypoints.JOINT_SETS`; None without them.
         gender: (N,) 'm', 'f' or 'n': the SMPL model that pose and betas are of; or None.
         group: (N,) str, the sequence, action or subject that results are broken down by; or None.
+        extras: Arrays of N rows that only some files have, under the files' own keys.
     """
 
     image_names: np.ndarray
@@ -68,16 +76,46 @@ class Annotations:
     input_joint_set: str | None = None
     gender: np.ndarray | None = None
     group: np.ndarray | None = None
+    extras: dict[str, np.ndarray] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.image_names)
 
+    @property
+    def box_height(self) -> np.ndarray:
+        """(N,) float64 px, the `size` that 200 * scale is in a saved file, to the last bit."""
+        return _PIXELS_PER_SCALE * _scale(self.size)
 
-def load_annotations(path: str | Path) -> Annotations:
+    @classmethod
+    def of(cls, **known: np.ndarray | str | dict | None) -> "Annotations":
+        """Annotations of what is known: numbers become float32, missing labels 0, missing focal lengths NaN.
+
+        Args:
+            known: Attributes; `image_names`, `center` and `size` at least.
+        """
+        count = len(known["image_names"])
+        missing = {name: np.zeros((count, *shape)) for name, shape in _LABELS.items()}
+        missing["focal_length"] = np.full(count, np.nan)
+        columns = missing | {name: column for name, column in known.items() if column is not None}
+        numbers = [name for name, column in columns.items() if getattr(column, "dtype", np.dtype("U")).kind in "fiub"]
+        return cls(**columns | {name: columns[name].astype(np.float32, copy=False) for name in numbers})
+
+    def take(self, rows: np.ndarray | slice) -> "Annotations":
+        """Some of the rows: their numbers, a slice, or a mask (N,) bool."""
+        return _per_column([self], lambda columns: columns[0][rows])
+
+
+def concatenate(parts: Sequence[Annotations]) -> Annotations:
+    """The rows of several annotations, all of which have the same attributes and extras, as one."""
+    return _per_column(parts, np.concatenate)
+
+
+def load_annotations(path: str | Path, extras: Iterable[str] = ()) -> Annotations:
     """Read and check the annotations of a data set.
 
     Args:
         path: One of the files of the table above.
+        extras: Further keys of an npz to read, as far as they are there; their values are not checked.
 
     Returns:
         The annotations, every value finite (but for an unknown focal length).
@@ -86,9 +124,12 @@ def load_annotations(path: str | Path) -> Annotations:
         InputError: Missing, damaged or foreign file, SMPL-X bodies, no rows, or a value that is wrong; the message
             names the file, the key and the first such row.
     """
-    path = require_file(path, "Annotation file")
-    columns = _Columns(path, _read_eft(path) if _is_json(path) else read_npz(path, "Annotation file", _KEYS))
-    return _from_bedlam(columns) if "pose_cam" in columns else _from_spin(columns)
+    path, extras = require_file(path, "Annotation file"), tuple(extras)
+    arrays = _read_eft(path) if _is_json(path) else read_npz(path, "Annotation file", _KEYS | {*extras})
+    columns = _Columns(path, arrays)
+    known = _from_bedlam(columns) if "pose_cam" in columns else _from_spin(columns)
+    known.extras.update({key: columns.rows(key) for key in extras if key in columns})
+    return known
 
 
 def save_annotations(path: str | Path, annotations: Annotations) -> None:
@@ -101,25 +142,28 @@ def save_annotations(path: str | Path, annotations: Annotations) -> None:
     Raises:
         InputError: If the folder cannot be written.
     """
-    arrays = {
-        "imgname": annotations.image_names,
-        "center": annotations.center,
-        "scale": annotations.size.astype(np.float64) / _PIXELS_PER_SCALE,
-        "part": annotations.keypoints2d,
-        "S": annotations.keypoints3d,
-        "pose": annotations.pose,
-        "shape": annotations.betas,
-        "has_smpl": annotations.has_smpl,
-        "focal_l": annotations.focal_length,
-        "img_hw": annotations.img_hw,
-        "global_t": annotations.translation,
-        "input_keypoints": annotations.input_keypoints,
-        "input_joint_set": annotations.input_joint_set,
-        "gender": annotations.gender,
-        "group": annotations.group,
-    }
     with atomic_path(path) as temporary:
-        np.savez_compressed(temporary, **{key: array for key, array in arrays.items() if array is not None})
+        np.savez_compressed(temporary, **to_arrays(annotations))
+
+
+def to_arrays(annotations: Annotations) -> dict[str, np.ndarray]:
+    """What `save_annotations` writes: SPIN's and our own keys, and the extras' -> arrays."""
+    columns = {key: getattr(annotations, name) for name, key in _KEY_OF.items()} | {"scale": _scale(annotations.size)}
+    return {key: np.asarray(column) for key, column in columns.items() if column is not None} | annotations.extras
+
+
+def _scale(size: np.ndarray) -> np.ndarray:
+    return size.astype(np.float64) / _PIXELS_PER_SCALE
+
+
+def _per_column(parts: Sequence[Annotations], function: Callable[[list[np.ndarray]], np.ndarray]) -> Annotations:
+    """Apply a function to the columns of the same name of all parts."""
+    columns = {}
+    for name in (each.name for each in fields(Annotations)):
+        values = [getattr(part, name) for part in parts]
+        columns[name] = function(values) if isinstance(values[0], np.ndarray) else values[0]
+    columns["extras"] = {key: function([part.extras[key] for part in parts]) for key in parts[0].extras}
+    return Annotations(**columns)
 
 
 class _Columns:
@@ -144,10 +188,14 @@ class _Columns:
         """(N,) str, or None for a column that is missing."""
         if key not in self.arrays:
             return None
-        words = self._strings(key)
-        if len(words) != self.count:
-            raise self._error(key, f"must have {self.count} entries, one a row, but has {len(words)}")
-        return words
+        self.rows(key)
+        return self._strings(key)
+
+    def rows(self, key: str) -> np.ndarray:
+        """An array that must have N rows, as it is."""
+        if self.arrays[key].shape[:1] != (self.count,):
+            raise self._error(key, f"must have {self.count} entries, one a row, but has shape {self.arrays[key].shape}")
+        return self.arrays[key]
 
     def get(self, key: str, *shape: int, allow_nan: bool = False) -> np.ndarray:
         """A column that must be there, (N, *shape) float32 and finite."""
@@ -291,20 +339,15 @@ def _bedlam_keypoints(columns: _Columns) -> np.ndarray | None:
 
 
 def _checked(columns: _Columns, **values: np.ndarray | str | None) -> Annotations:
-    """Fill what is missing with zeros, and check what all files have."""
+    """Check what all files have."""
     size = columns.get("scale") * _PIXELS_PER_SCALE
     columns.check("scale", size > 0, size / _PIXELS_PER_SCALE, "must be positive")
-    zeros = {"keypoints2d": (24, 3), "keypoints3d": (24, 4), "pose": (72,), "betas": (10,)}
-    for name, shape in zeros.items():
-        if values[name] is None:
-            values[name] = np.zeros((columns.count, *shape), np.float32)
-    if values["focal_length"] is None:
-        values["focal_length"] = np.full(columns.count, np.nan, np.float32)
-    focal_length, img_hw = values["focal_length"], values["img_hw"]
+    known = Annotations.of(image_names=columns.image_names(), center=columns.get("center", 2), size=size, **values)
+    focal_length, img_hw = known.focal_length, known.img_hw
     columns.check("focal_l", np.isnan(focal_length) | (focal_length > 0), focal_length, "must be positive")
     if img_hw is not None:
         columns.check("img_hw", img_hw > 0, img_hw, "must be positive")
-    return Annotations(image_names=columns.image_names(), center=columns.get("center", 2), size=size, **values)
+    return known
 
 
 # --- Files to arrays -------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from cliff_ms.data.annotations import Annotations, load_annotations, save_annotations
+from cliff_ms.data.annotations import Annotations, concatenate, load_annotations, save_annotations
 from cliff_ms.io.errors import InputError
 from cliff_ms.keypoints import SMPL24, SPIN24
 
@@ -80,11 +80,16 @@ def write(folder, arrays, name="a.npz"):
 def assert_same(a, b):
     for name in Annotations.__dataclass_fields__:
         x, y = getattr(a, name), getattr(b, name)
-        if x is None or isinstance(x, str):
-            assert x == y, name
-        else:
+        if isinstance(x, np.ndarray):
             assert x.dtype == y.dtype
             np.testing.assert_array_equal(x, y, err_msg=name)
+        elif isinstance(x, dict):
+            assert x.keys() == y.keys()
+            for key in x:
+                assert x[key].dtype == y[key].dtype
+                np.testing.assert_array_equal(x[key], y[key], err_msg=key)
+        else:
+            assert x == y, name
 
 
 def test_spin_and_cliffgt(tmp_path):
@@ -136,11 +141,32 @@ def test_own_files_come_back_as_they_were(tmp_path):
     keypoints = np.random.default_rng(2).uniform(0, 1, (COUNT, 17, 3))
     extra = {"img_hw": np.full((COUNT, 2), 480.0), "input_keypoints": keypoints, "input_joint_set": "coco17"}
     arrays = {**cliffgt_arrays(), **extra, "focal_l": np.array([np.nan, 900, np.nan]), "has_smpl": [1.0, 0, 1]}
-    first = load_annotations(write(tmp_path, arrays))
+    first = load_annotations(write(tmp_path, arrays), ("annot_id", "good"))
     assert first.input_joint_set == "coco17"
+    assert list(first.extras) == ["annot_id"] and first.extras["annot_id"].dtype == arrays["annot_id"].dtype
     save_annotations(tmp_path / "own.npz", first)
-    assert_same(load_annotations(tmp_path / "own.npz"), first)
+    assert_same(load_annotations(tmp_path / "own.npz", ("annot_id",)), first)
+    assert not load_annotations(tmp_path / "own.npz").extras
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+    with np.load(tmp_path / "own.npz") as file:
+        np.testing.assert_array_equal(first.box_height, 200 * file["scale"])
+
+
+def test_rows_are_taken_and_put_together(tmp_path):
+    known = load_annotations(write(tmp_path, cliffgt_arrays()), ["annot_id"])
+    for rows, expected in ((slice(1, None), [1, 2]), (np.array([2, 0]), [2, 0]), (known.focal_length > 800, [1, 2])):
+        some = known.take(rows)
+        assert len(some) == 2 and some.extras["annot_id"].tolist() == expected and some.img_hw is None
+        np.testing.assert_array_equal(some.pose, known.pose[expected])
+    assert_same(concatenate([known.take(slice(1)), known.take(slice(1, None))]), known)
+
+
+def test_what_is_not_known_is_filled_in():
+    boxes = {"image_names": np.array(["a.jpg", "b.jpg"]), "center": np.zeros((2, 2)), "size": np.array([3, 4])}
+    known = Annotations.of(**boxes, betas=np.ones((2, 10)), img_hw=None)
+    assert known.size.dtype == known.betas.dtype == known.pose.dtype == np.float32 and known.betas.all()
+    assert known.keypoints3d.shape == (2, 24, 4) and not known.keypoints3d.any() and not known.has_smpl.any()
+    assert np.isnan(known.focal_length).all() and known.img_hw is None and known.extras == {}
 
 
 def put(key, row, value):
@@ -170,6 +196,7 @@ WRONG = {
     "no pose": (lambda a: a.pop("pose"), "has_smpl is 1, but key 'pose' is missing"),
     "empty": (lambda a: a.update({k: v[:0] for k, v in a.items()}), "holds no rows"),
     "no joint set": (lambda a: a.update(input_keypoints=np.zeros((3, 17, 3))), "needs an 'input_joint_set'"),
+    "extra rows": (lambda a: a.update(annot_id=np.arange(2)), r"'annot_id' must have 3 entries, .* has shape \(2,\)"),
     "pickled": (lambda a: a.update(pose=np.array([{}] * 3, dtype=object)), "damaged or not an npz"),
 }
 
@@ -181,7 +208,7 @@ def test_what_is_wrong_is_named(case, tmp_path):
     change(arrays)
     path = write(tmp_path, arrays)
     with pytest.raises(InputError, match=message) as error:
-        load_annotations(path)
+        load_annotations(path, ("annot_id",))
     assert str(path) in str(error.value)
 
 

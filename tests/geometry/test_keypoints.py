@@ -63,3 +63,16 @@ def test_oks_is_cocos():
     assert kp.oks(people[0], people[0], 900.0) == 1
     people[..., 2] = 0
     assert not kp.oks(people, others, np.array(areas)).any()
+
+
+@pytest.mark.parametrize(("joint_set", "count"), [("coco17", 17), ("openpose25", 17)])
+def test_detected_joints_become_labels_and_back(joint_set, count):
+    """Hips stand for LSP's; OpenPose's neck and pelvis, which lie elsewhere, for nothing."""
+    names, points = kp.JOINT_SETS[joint_set], np.random.default_rng(0).random((2, len(kp.JOINT_SETS[joint_set]), 3)) + 1
+    labels = kp.convert_keypoints(points, joint_set, "spin24")
+    assert (labels[0, :, 2] > 0).sum() == count
+    for label, name in (("left_hip_lsp", "left_hip"), ("right_hip_lsp", "right_hip"), ("nose", "nose")):
+        np.testing.assert_array_equal(labels[:, kp.SPIN24.index(label)], points[:, names.index(name)])
+    assert not labels[:, [kp.SPIN24.index("neck_lsp"), kp.SPIN24.index("pelvis_mpii")]].any()
+    back = kp.convert_keypoints(labels, "spin24", joint_set)
+    np.testing.assert_array_equal(back[:, kp.index_map(names, kp.COCO17)], points[:, kp.index_map(names, kp.COCO17)])

@@ -217,19 +217,19 @@ def test_onnx_boxes_by_hand(tmp_path, dims, output, boxes, scores):
 
 
 def test_onnx_pose_keypoints_by_hand(tmp_path):
-    found = detect.load_detector(save_onnx(tmp_path / "pose.onnx", yolov8_pose_output()))(IMAGE)
+    found = detectors.load_detector(save_onnx(tmp_path / "pose.onnx", yolov8_pose_output()))(IMAGE)
     np.testing.assert_allclose(found.boxes, CENTERED, atol=1e-4)
     np.testing.assert_allclose(found.scores, [0.95, 0.81], atol=1e-6)
     np.testing.assert_allclose(found.keypoints, [image_joints(70), image_joints(7)], atol=1e-4)
     assert found.joint_set == "coco17"
-    nobody = detect.load_detector(save_onnx(tmp_path / "nobody.onnx", np.zeros((1, 56, CELLS))))(IMAGE)
+    nobody = detectors.load_detector(save_onnx(tmp_path / "nobody.onnx", np.zeros((1, 56, CELLS))))(IMAGE)
     assert nobody.keypoints.shape == (0, 17, 3)
 
 
 @pytest.mark.parametrize("columns", [6, 57])
 def test_end_to_end_exports_have_chosen_themselves(tmp_path, columns):
     """The person at 0.72 overlaps the one at 0.81 by 9 / 11 and stays; 'something else' is of class 2 and goes."""
-    found = detect.load_detector(save_onnx(tmp_path / "end.onnx", end_to_end_output(columns)))(IMAGE)
+    found = detectors.load_detector(save_onnx(tmp_path / "end.onnx", end_to_end_output(columns)))(IMAGE)
     np.testing.assert_allclose(found.boxes, [*CENTERED, [30, 24, 50, 64]], atol=1e-4)
     np.testing.assert_allclose(found.scores, [0.95, 0.81, 0.72], atol=1e-6)
     if columns == 6:
