@@ -1,6 +1,7 @@
 """Formats of files with 2D keypoints of people: OpenPose and COCO. `detections.read_keypoints` is the way in."""
 
 from collections import defaultdict
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,78 @@ _OTHER_OPENPOSE_MODELS = {54: "the 18-joint COCO model", 45: "the 15-joint MPI m
 
 # One person: joints (K, 3) float32, x and y in px and confidence, and a score, None where the file has none.
 KeypointPerson = tuple[np.ndarray, float | None]
+
+
+@dataclass(frozen=True, eq=False)
+class CocoPerson:
+    """One row of the annotations of COCO's person keypoints.
+
+    Attributes:
+        where: The file and row, for messages.
+        image: The row of its image, as the file has it.
+        image_name: File name of the image, normalised.
+        row: The row itself, as the file has it.
+        joints: (17, 3) float32, x and y in px and confidence; missing joints are all zero.
+    """
+
+    where: str
+    image: dict
+    image_name: str
+    row: dict
+    joints: np.ndarray
+
+    @property
+    def is_crowd(self) -> bool:
+        """Whether it stands for several people."""
+        return bool(self.row.get("iscrowd"))
+
+
+def is_coco(data: object) -> bool:
+    """Whether a json is of the kind of COCO's annotations."""
+    return isinstance(data, dict) and all(isinstance(data.get(key), list) for key in ("images", "annotations"))
+
+
+def coco_people(data: dict, where: str) -> list[CocoPerson]:
+    """Read COCO's person keypoints.
+
+    Args:
+        data: Content of a json that `is_coco`.
+        where: The file, for messages.
+
+    Returns:
+        Every annotation in the order of the file, crowds too.
+
+    Raises:
+        InputError: A row without its keys, of an image that is not in the file, or with keypoints that are not finite.
+    """
+    images = {}
+    for k, image in enumerate(data["images"]):
+        images[str(field(image, "id", f"{where}, images row {k}"))] = image
+    people = []
+    for k, person in enumerate(data["annotations"]):
+        row = f"{where}, annotations row {k}"
+        joints = _joints(field(person, "keypoints", row), "coco17", row)
+        image = images.get(str(field(person, "image_id", row)))
+        if image is None:
+            raise InputError(f"{row}: its image_id {person['image_id']} is not among the images of the file.")
+        people.append(CocoPerson(row, image, _image_name(image, row), person, joints))
+    return people
+
+
+def field(row: object, key: str, where: str) -> object:
+    """What a row of a json holds under a key.
+
+    Args:
+        row: The row.
+        key: The key.
+        where: The file and row, for the message.
+
+    Raises:
+        InputError: If the row is no object, or has no such key.
+    """
+    if not isinstance(row, dict) or key not in row:
+        raise InputError(f"{where} has no '{key}'.")
+    return row[key]
 
 
 def read_people(path: Path) -> tuple[dict[str, list[KeypointPerson]], str]:
@@ -38,7 +111,7 @@ def read_people(path: Path) -> tuple[dict[str, list[KeypointPerson]], str]:
         return _coco_results(data, where), "coco17"
     if isinstance(data, dict) and "people" in data:
         return {ANY_IMAGE: _openpose_people(data["people"], where)}, "openpose25"
-    if isinstance(data, dict) and all(isinstance(data.get(key), list) for key in ("images", "annotations")):
+    if is_coco(data):
         return _coco_annotations(data, where), "coco17"
     raise InputError(
         f"{where} is of no known kind: expected OpenPose JSON ('people'), COCO results (a list) or COCO annotations "
@@ -85,7 +158,7 @@ def _openpose_people(people: object, where: str) -> list[KeypointPerson]:
     if not isinstance(people, list):
         raise InputError(f"{where}: 'people' must be a list.")
     return [
-        (_joints(_field(person, "pose_keypoints_2d", f"{where}, row {k}"), "openpose25", f"{where}, row {k}"), None)
+        (_joints(field(person, "pose_keypoints_2d", f"{where}, row {k}"), "openpose25", f"{where}, row {k}"), None)
         for k, person in enumerate(people)
     ]
 
@@ -94,37 +167,25 @@ def _coco_results(results: list, where: str) -> dict[str, list[KeypointPerson]]:
     people_of = defaultdict(list)
     for k, result in enumerate(results):
         row = f"{where}, row {k}"
-        joints = _joints(_field(result, "keypoints", row), "coco17", row)
+        joints = _joints(field(result, "keypoints", row), "coco17", row)
         score = result.get("score")
         if score is not None and not (isinstance(score, int | float) and np.isfinite(score)):
             raise InputError(f"{row}: 'score' must be a finite number, got {score}.")
-        image = result["file_name"] if "file_name" in result else _field(result, "image_id", row)
+        image = result["file_name"] if "file_name" in result else field(result, "image_id", row)
         people_of[_image_key(image, row)].append((joints, score))
     return people_of
 
 
 def _coco_annotations(data: dict, where: str) -> dict[str, list[KeypointPerson]]:
-    name_of, people_of = {}, {}
-    for k, image in enumerate(data["images"]):
-        row = f"{where}, images row {k}"
-        name = _image_key(_field(image, "file_name", row), row)
-        name_of[str(_field(image, "id", row))] = name
-        people_of[name] = []
-    for k, annotation in enumerate(data["annotations"]):
-        row = f"{where}, annotations row {k}"
-        joints = _joints(_field(annotation, "keypoints", row), "coco17", row)
-        image_id = str(_field(annotation, "image_id", row))
-        if image_id not in name_of:
-            raise InputError(f"{row}: its image_id {image_id} is not among the images of the file.")
-        if not annotation.get("iscrowd") and joints[:, 2].any():
-            people_of[name_of[image_id]].append((joints, None))
+    people_of = {_image_name(image, f"{where}, images row {k}"): [] for k, image in enumerate(data["images"])}
+    for person in coco_people(data, where):
+        if not person.is_crowd and person.joints[:, 2].any():
+            people_of[person.image_name].append((person.joints, None))
     return people_of
 
 
-def _field(row: object, key: str, where: str) -> object:
-    if not isinstance(row, dict) or key not in row:
-        raise InputError(f"{where} has no '{key}'.")
-    return row[key]
+def _image_name(image: object, where: str) -> str:
+    return _image_key(field(image, "file_name", where), where)
 
 
 def _image_key(image: object, where: str) -> str:
