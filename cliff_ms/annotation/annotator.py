@@ -26,15 +26,16 @@ import numpy as np
 from mindspore import Tensor
 
 from cliff_ms import camera
-from cliff_ms.annotation.input import Columns, read_target
+from cliff_ms.annotation.input import Target, read_target
 from cliff_ms.body.files import Body
 from cliff_ms.body.smpl import SMPL, build_smpl
 from cliff_ms.config import AugmentConfig, Config, SourceConfig, load_config, to_dict
+from cliff_ms.data.annotations import Annotations, load_annotations, save_annotations, to_arrays
 from cliff_ms.data.dataset import EvalDataset
 from cliff_ms.data.loader import load_batches
 from cliff_ms.data.source import Source
 from cliff_ms.io.errors import InputError
-from cliff_ms.io.files import atomic_path, check_not_overwritten, claim_folder, prepare_output_dir
+from cliff_ms.io.files import check_not_overwritten, claim_folder, prepare_output_dir
 from cliff_ms.keypoints import SPIN24, SPIN24_OF_LANDMARKS
 from cliff_ms.rotation import rotmat_to_axis_angle
 from cliff_ms.training.trainer import train
@@ -85,13 +86,13 @@ class AnnotatorConfig(Config):
 
 
 @dataclass(frozen=True)
-class Job:
+class AnnotationJob:
     """What to annotate, and with what.
 
     Attributes:
         config: How.
         weights: The pretrained ones of (a).
-        annotations: See `annotator_input.read_target`.
+        annotations: See `input.read_target`.
         image_dir: The same.
         output: OUT.npz.
     """
@@ -107,6 +108,46 @@ class Job:
         """OUT.work."""
         return self.output.with_suffix(".work").resolve()
 
+    def check(self, body: Body) -> Target:
+        """Check everything that was given, before anything slow happens, and open the work folder.
+
+        Args:
+            body: The body model.
+
+        Returns:
+            The people.
+
+        Raises:
+            InputError: What cannot be used, or a work folder of another annotation.
+        """
+        if self.output.suffix != ".npz":
+            raise InputError(f"--output '{self.output}' must end in .npz.")
+        check_not_overwritten(self.output, {"--annotations": self.annotations})
+        check_model(self.config, self.weights.meaning, str(self.weights.path))
+        check_body(self.weights.meaning, body, str(self.weights.path))
+        target = read_target(self.annotations, self.image_dir, self.config.model)
+        if self.config.data.focal_length == "estimated":
+            unknown = np.full_like(target.people.focal_length, np.nan)
+            target = replace(target, people=replace(target.people, focal_length=unknown))
+        _open_work(self, target.people)
+        return target
+
+
+@dataclass(frozen=True, eq=False)
+class Annotated:
+    """What an annotation came to, row by row.
+
+    Attributes:
+        before: The predictions of (b).
+        after: What OUT.npz holds; extras `annot_id`, `error_px_before`, `error_px_after` (N,) px, `error_box_before`,
+            `error_box_after` (N,) of the box, and `good` (N,) bool.
+        truth: See `input.Target`.
+    """
+
+    before: Annotations
+    after: Annotations
+    truth: Annotations | None
+
 
 def load_annotator_config(path: Path) -> AnnotatorConfig:
     """Read an annotator's configuration; `data.train` is the file of (b).
@@ -117,74 +158,50 @@ def load_annotator_config(path: Path) -> AnnotatorConfig:
     return load_config(path, ["data.train=[{annotations: prior.npz}]"], AnnotatorConfig)
 
 
-def check_job(job: Job, body: Body) -> Columns:
-    """Check everything that was given, before anything slow happens.
-
-    Args:
-        job: What to annotate.
-        body: The body model.
-
-    Returns:
-        The people, see `annotator_input.read_target`.
-
-    Raises:
-        InputError: What cannot be used, or a work folder of another annotation.
-    """
-    if job.output.suffix != ".npz":
-        raise InputError(f"--output '{job.output}' must end in .npz.")
-    check_not_overwritten(job.output, {"--annotations": job.annotations})
-    check_model(job.config, job.weights.meaning, str(job.weights.path))
-    check_body(job.weights.meaning, body, str(job.weights.path))
-    target = read_target(job.annotations, job.image_dir, job.config.model)
-    if job.config.data.focal_length == "estimated":
-        target.pop("focal_l", None)
-    _open_work(job, target)
-    return target
-
-
-def annotate(job: Job, body: Body) -> int:
+def annotate(job: AnnotationJob, target: Target, body: Body) -> tuple[int, Annotated | None]:
     """Take the steps that are not done yet.
 
     Args:
-        job: What to annotate; `check_job` comes first.
+        job: What to annotate.
+        target: What its `check` returned.
         body: The body model.
 
     Returns:
-        0 when OUT.npz is written; 130 or 143 when a signal ended (c), whose state is saved.
+        0 and the result when OUT.npz is written; 130 or 143 and None when a signal ended (c), whose state is saved.
 
     Raises:
         InputError: A bad image, weights that give no finite numbers, a full disk.
     """
-    target = dict(np.load(job.work / "target.npz"))
-    count, start = len(target["imgname"]), time.perf_counter()
+    people, weights, start = target.people, joint_weights(job.config), time.perf_counter()
     prior = job.work / "prior.npz"
-    if not prior.is_file():
-        predicted = predict(job, body, job.weights, job.work / "target.npz")
-        part = target["part"].copy()
-        part[..., 2] *= joint_weights(job.config)
-        _save(prior, {**target, **predicted, "part": part})
-    start = _report("(b) predicted", count, start)
+    if prior.is_file():
+        before = load_annotations(prior, ("points2d",))
+    else:
+        weighted = people.keypoints2d.copy()
+        weighted[..., 2] *= weights
+        before = replace(predict(job, body, job.weights, people), keypoints2d=weighted)
+        save_annotations(prior, before)
+    start = _report("(b) predicted", len(people), start)
     final = job.work / "finetune" / "checkpoints" / "final.ckpt"
     if not side_car(final).is_file():
         resume = (job.work / "finetune" / "config.yaml").is_file()
-        code = train(training_config(job, count), job.work / "finetune", body, resume)
+        code = train(training_config(job, len(people)), job.work / "finetune", body, resume)
         if code:
-            return code
-    start = _report("(c) finetuned on", count, start)
-    predicted = predict(job, body, load_weights(final), job.work / "target.npz")
+            return code, None
+    start = _report("(c) finetuned on", len(people), start)
+    after = predict(job, body, load_weights(final), people)
     errors = {}
-    weights, size = joint_weights(job.config), 200 * target["scale"]
-    for when, points in (("before", np.load(prior)["points2d"]), ("after", predicted.pop("points2d"))):
-        error, loss2d = errors2d(points, target["part"], weights, size)
-        errors |= {f"error_px_{when}": error, f"error_box_{when}": error / size}
-    shape = np.abs(predicted["shape"]).max(1)
-    good = (predicted["has_smpl"] > 0) & (loss2d <= MAX_LOSS2D) & (shape <= MAX_BETA)
-    _save(job.output, {**target, **predicted, **errors, "good": good})
-    _report("(d) predicted", count, start)
-    return 0
+    for when, found in (("before", before), ("after", after)):
+        error, loss2d = errors2d(found.extras["points2d"], people, weights)
+        errors |= {f"error_px_{when}": error, f"error_box_{when}": error / people.box_height}
+    good = (after.has_smpl > 0) & (loss2d <= MAX_LOSS2D) & (np.abs(after.betas).max(1) <= MAX_BETA)
+    after = replace(after, extras={**people.extras, **errors, "good": good})
+    save_annotations(job.output, after)
+    _report("(d) predicted", len(people), start)
+    return 0, Annotated(before, after, target.truth)
 
 
-def training_config(job: Job, count: int) -> Config:
+def training_config(job: AnnotationJob, count: int) -> Config:
     """The training that (c) is.
 
     Args:
@@ -208,34 +225,36 @@ def training_config(job: Job, count: int) -> Config:
     )
 
 
-def predict(job: Job, body: Body, weights: Weights, rows: Path) -> Columns:
-    """Steps (b) and (d): what weights say of all rows of a file.
+def predict(job: AnnotationJob, body: Body, weights: Weights, people: Annotations) -> Annotations:
+    """Steps (b) and (d): what weights say of everybody.
 
     Args:
-        job: What to annotate.
+        job: What to annotate; target.npz is written.
         body: The body model.
         weights: The weights.
-        rows: Standard npz.
+        people: What target.npz holds.
 
     Returns:
-        What `run_network` gives.
+        The people with their predicted bodies; the extras hold `points2d` (N, 24, 2) px too.
 
     Raises:
         InputError: A bad image; nothing finite at all.
     """
     model, config = weights.meaning.model, job.config.data
-    source = Source(SourceConfig(str(rows), str(job.image_dir or "")), model, "data.val")
+    source = Source(SourceConfig(str(job.work / "target.npz"), str(job.image_dir or "")), model, "data.val")
     data = EvalDataset(source, config.batch_size)
     smpl = build_smpl(body, job.config.body or str(BUNDLED_BODY))
-    found = run_network(mindspore_network(load_model(weights), model), smpl, data, config.workers)
+    found, points2d = run_network(mindspore_network(load_model(weights), model), smpl, data, config.workers)
     if not found["has_smpl"].any():
         raise InputError(
             f"{weights.path} gives no finite numbers for anybody: bad weights, or a finetuning that diverged."
         )
-    return found
+    return replace(people, **found, extras=people.extras | {"points2d": points2d})
 
 
-def run_network(network: Network, smpl: SMPL, data: EvalDataset, workers: int) -> Columns:
+def run_network(
+    network: Network, smpl: SMPL, data: EvalDataset, workers: int
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """What a network says of all rows of a file.
 
     Args:
@@ -245,9 +264,9 @@ def run_network(network: Network, smpl: SMPL, data: EvalDataset, workers: int) -
         workers: Threads that load them.
 
     Returns:
-        pose (N, 72) axis-angle in rad; shape (N, 10); global_t (N, 3) m; focal_l (N,) px; S (N, 24, 4) m from the
-        pelvis and 1; has_smpl (N,) 1; points2d (N, 24, 2) px, full image. Of people for whom the network gives no
-        finite numbers has_smpl, the confidence of S, shape and pose are 0, and points2d are NaN.
+        Attributes of `Annotations`: pose, betas, translation, focal_length, keypoints3d from the pelvis, has_smpl; and
+        the joints of `keypoints.SPIN24` in the full image, (N, 24, 2) px. Of people for whom the network gives no
+        finite numbers has_smpl, the confidence of keypoints3d, betas and pose are 0, and the joints are NaN.
     """
     parts = []
     for batch in load_batches(data.batch, workers, stop=len(data)):
@@ -261,35 +280,36 @@ def run_network(network: Network, smpl: SMPL, data: EvalDataset, workers: int) -
         parts.append(
             {
                 "pose": rotmat_to_axis_angle(rotmats).reshape(-1, 72),
-                "shape": betas,
-                "global_t": translation,
-                "focal_l": batch.focal_length,
-                "S": np.concatenate([from_pelvis, np.ones_like(joints[..., :1])], -1) * finite[:, None, None],
+                "betas": betas,
+                "translation": translation,
+                "focal_length": batch.focal_length,
+                "keypoints3d": np.concatenate([from_pelvis, np.ones_like(joints[..., :1])], -1) * finite[:, None, None],
                 "has_smpl": finite,
                 "points2d": np.where(finite[:, None, None], points2d, np.nan),
             }
         )
-    return {key: np.concatenate([part[key] for part in parts])[: len(data.rows)].astype(np.float32) for key in parts[0]}
+    found = {
+        key: np.concatenate([part[key] for part in parts])[: len(data.rows)].astype(np.float32) for key in parts[0]
+    }
+    points2d = found.pop("points2d")
+    return found, points2d
 
 
-def errors2d(
-    points: np.ndarray, part: np.ndarray, weights: np.ndarray, size: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def errors2d(points: np.ndarray, people: Annotations, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """How far projected joints are from 2D keypoints.
 
     Args:
         points: (N, 24, 2) px.
-        part: (N, 24, 3) px and confidence.
+        people: The keypoints and the boxes.
         weights: (24,) on the confidence.
-        size: (N,) px.
 
     Returns:
         The mean distance (N,) px, weighted by confidence, and EFT's 2D loss (N,); NaN for people without a keypoint.
     """
-    weight = part[..., 2] * weights
-    squared = ((points - part[..., :2]) ** 2).sum(-1)
+    weight = people.keypoints2d[..., 2] * weights
+    squared = ((points - people.keypoints2d[..., :2]) ** 2).sum(-1)
     total = np.where(weight.any(1), weight.sum(1), np.nan)
-    loss2d = (weight * squared).sum(1) / (size / 2) ** 2 / _EFT_TERMS
+    loss2d = (weight * squared).sum(1) / (people.box_height / 2) ** 2 / _EFT_TERMS
     return (weight * np.sqrt(squared)).sum(1) / total, np.where(np.isnan(total), np.nan, loss2d)
 
 
@@ -298,10 +318,10 @@ def joint_weights(config: AnnotatorConfig) -> np.ndarray:
     return np.array([config.annotator.joint_weights.get(name, 1.0) for name in SPIN24], np.float32)
 
 
-def _open_work(job: Job, target: Columns) -> None:
+def _open_work(job: AnnotationJob, people: Annotations) -> None:
     """Make the work folder, or check that it was made for this."""
     digest = hashlib.sha256()
-    for key, column in sorted(target.items()):
+    for key, column in sorted(to_arrays(people).items()):
         digest.update(key.encode() + np.ascontiguousarray(column).tobytes())
     settings = {
         "annotations": digest.hexdigest(),
@@ -314,16 +334,11 @@ def _open_work(job: Job, target: Columns) -> None:
         settings |= {f"{section}.{key}": value for key, value in values.items()}
     claim_folder(prepare_output_dir(job.work), settings)
     if not (job.work / "target.npz").is_file():
-        _save(job.work / "target.npz", target)
+        save_annotations(job.work / "target.npz", people)
 
 
 def _like(rows: np.ndarray, column: np.ndarray) -> np.ndarray:
     return rows.reshape(-1, *[1] * (column.ndim - 1))
-
-
-def _save(path: Path, columns: Columns) -> None:
-    with atomic_path(path) as temporary:
-        np.savez_compressed(temporary, **columns)
 
 
 def _report(what: str, count: int, start: float) -> float:

@@ -1,39 +1,49 @@
 """What the annotator is given: people with 2D keypoints, in the files that data sets and detectors come in.
 
-N is the number of people, one row each, K that of a detector's joints. Whatever else a file says of the people, such as
-their true pose, is left behind here.
+K is the number of a detector's joints. Whatever else a file says of the people, such as their true pose, is kept apart.
 """
 
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from cliff_ms.config import ModelConfig
-from cliff_ms.data.annotations import load_annotations
+from cliff_ms.data.annotations import Annotations, load_annotations
 from cliff_ms.data.crop import box_to_crop
 from cliff_ms.data.decoding import ImageFile
 from cliff_ms.data.detections import MIN_CONFIDENCE, MIN_JOINTS, box_around, read_keypoints
+from cliff_ms.data.keypoint_files import coco_people, field, is_coco
 from cliff_ms.io.errors import InputError
-from cliff_ms.io.files import read_json, read_npz, require_file
+from cliff_ms.io.files import read_json, require_file
 from cliff_ms.io.images import find_inputs
-from cliff_ms.keypoints import COCO17, JOINT_SETS, SPIN24
-
-_PIXELS_PER_SCALE = 200
-
-# Arrays of the standard npz by key, N rows each, but for `input_joint_set`.
-Columns = dict[str, np.ndarray]
+from cliff_ms.keypoints import convert_keypoints
 
 log = logging.getLogger("cliff_ms")
 
 
-def read_target(path: Path, image_dir: Path | None, model: ModelConfig) -> Columns:
+@dataclass(frozen=True, eq=False)
+class Target:
+    """Whom to annotate.
+
+    Attributes:
+        people: What the annotator works with: images and their sizes, boxes, 2D keypoints, focal lengths where the file
+            has them, and in the extras `annot_id`, COCO's or the row; no bodies.
+        truth: The same rows as the file knows them, for comparison only; None of a file that holds keypoints only.
+    """
+
+    people: Annotations
+    truth: Annotations | None
+
+
+def read_target(path: Path, image_dir: Path | None, model: ModelConfig) -> Target:
     """Read the people to annotate.
 
     A standard npz (or EFT's json) brings its boxes. Around other people a box is drawn by the rule of
-    `data.detections`; those with fewer than MIN_JOINTS visible joints are left out, with a warning. Of `part` and
-    `input_keypoints`, one that is missing is made of the other.
+    `data.detections`; those with fewer than MIN_JOINTS visible joints are left out, with a warning. Of labels
+    (`keypoints2d`) and `input_keypoints`, one that is missing is made of the other.
 
     Args:
         path: Standard npz; COCO's person_keypoints json; folder of OpenPose json, one per image.
@@ -41,8 +51,7 @@ def read_target(path: Path, image_dir: Path | None, model: ModelConfig) -> Colum
         model: The network that will read them.
 
     Returns:
-        imgname, center, scale, part, annot_id (COCO's, or the row), img_hw; input_keypoints and input_joint_set if the
-        network reads keypoints, focal_l if the file has it.
+        The people, with `input_keypoints` if the network reads keypoints.
 
     Raises:
         InputError: A file that is missing, damaged or of no such kind, no keypoints, no image to take a size from, or
@@ -52,70 +61,39 @@ def read_target(path: Path, image_dir: Path | None, model: ModelConfig) -> Colum
         raise InputError("These weights read pixels: name the folder of the images with --image_dir.")
     if image_dir is not None and not image_dir.is_dir():
         raise InputError(f"--image_dir: there is no folder '{image_dir}'.")
+    truth = None
     if path.is_dir():
-        columns = _from_openpose(path, image_dir, model.crop_hw)
+        people = _from_openpose(path, image_dir, model.crop_hw)
     elif content := _coco_content(path):
-        columns = _from_coco(content, path, model.crop_hw)
+        people = _from_coco(content, path, model.crop_hw)
     else:
-        columns = _from_annotations(path)
-    if "img_hw" not in columns:
-        columns["img_hw"] = _image_sizes(columns["imgname"], image_dir, path)
-    if model.reads_keypoints and "input_keypoints" not in columns:
-        columns |= {"input_keypoints": _to_coco(columns["part"]), "input_joint_set": np.array("coco17")}
-    if not (columns["part"][..., 2] > 0).any():
+        truth = load_annotations(path, ("annot_id",))
+        people = _without_bodies(truth)
+    if people.img_hw is None:
+        people = replace(people, img_hw=_image_sizes(people.image_names, image_dir, path))
+    if model.reads_keypoints and people.input_keypoints is None:
+        keypoints = convert_keypoints(people.keypoints2d, "spin24", "coco17")
+        people = replace(people, input_keypoints=keypoints, input_joint_set="coco17")
+    if not (people.keypoints2d[..., 2] > 0).any():
         raise InputError(f"'{path}': nobody has a 2D keypoint; the annotator needs 'part' or 'input_keypoints'.")
-    return columns
+    return Target(people, truth)
 
 
-def to_spin(keypoints: np.ndarray, joint_set: str) -> np.ndarray:
-    """A detector's joints as labels: (N, K, 3) px and confidence -> (N, 24, 3), zero where it has no such joint.
-
-    Its hips stand for LSP's, as in SPIN's labels of COCO; its neck and pelvis, which lie elsewhere, for nothing.
-    """
-    part = np.zeros((len(keypoints), len(SPIN24), 3), np.float32)
-    for source, target in _pairs(JOINT_SETS[joint_set]):
-        part[:, target] = keypoints[:, source]
-    return part
-
-
-def _to_coco(part: np.ndarray) -> np.ndarray:
-    """The other way round: (N, 24, 3) -> (N, 17, 3)."""
-    keypoints = np.zeros((len(part), len(COCO17), 3), np.float32)
-    for source, target in _pairs(COCO17):
-        keypoints[:, source] = part[:, target]
-    return keypoints
-
-
-def _pairs(names: tuple[str, ...]) -> list[tuple[int, int]]:
-    labels = [f"{name}_lsp" if name.endswith("_hip") else name for name in names]
-    return [(k, SPIN24.index(label)) for k, label in enumerate(labels) if label in SPIN24]
-
-
-def _from_annotations(path: Path) -> Columns:
-    known = load_annotations(path)
-    part, keypoints = known.keypoints2d, known.input_keypoints
-    if keypoints is not None and not part[..., 2].any():
-        part = to_spin(keypoints, known.input_joint_set)
-    columns = {
-        "imgname": known.image_names,
-        "center": known.center,
-        "scale": known.size.astype(np.float64) / _PIXELS_PER_SCALE,
-        "part": part,
-        "annot_id": _given_ids(path, len(known)),
-        "img_hw": known.img_hw,
-        "input_keypoints": keypoints,
-        "input_joint_set": None if keypoints is None else np.array(known.input_joint_set),
-        "focal_l": None if np.isnan(known.focal_length).all() else known.focal_length,
-    }
-    return {key: column for key, column in columns.items() if column is not None}
-
-
-def _given_ids(path: Path, count: int) -> np.ndarray:
-    """The column `annot_id` of an npz, else the rows."""
-    ids = read_npz(path, "Annotation file", ("annot_id",)).get("annot_id") if path.suffix == ".npz" else None
-    if ids is not None and ids.shape != (count,):
-        raise InputError(f"Annotation file '{path}': 'annot_id' must have shape ({count},), but has {ids.shape}.")
-    return np.arange(count) if ids is None else ids
+def _without_bodies(known: Annotations) -> Annotations:
+    keypoints2d = known.keypoints2d
+    if known.input_keypoints is not None and not keypoints2d[..., 2].any():
+        keypoints2d = convert_keypoints(known.input_keypoints, known.input_joint_set, "spin24")
+    return Annotations.of(
+        image_names=known.image_names,
+        center=known.center,
+        size=known.size,
+        keypoints2d=keypoints2d,
+        focal_length=known.focal_length,
+        img_hw=known.img_hw,
+        input_keypoints=known.input_keypoints,
+        input_joint_set=known.input_joint_set,
+        extras={"annot_id": known.extras.get("annot_id", np.arange(len(known)))},
+    )
 
 
 def _coco_content(path: Path) -> dict | None:
@@ -123,39 +101,28 @@ def _coco_content(path: Path) -> dict | None:
     if require_file(path, "Annotation file").suffix != ".json":
         return None
     content = read_json(path, "Annotation file")
-    return content if isinstance(content, dict) and {"images", "annotations"} <= content.keys() else None
+    return content if is_coco(content) else None
 
 
-def _from_coco(content: dict, path: Path, crop_hw: tuple[int, int]) -> Columns:
+def _from_coco(content: dict, path: Path, crop_hw: tuple[int, int]) -> Annotations:
     """One row per annotation, in the order of the file; crowds are left out."""
-    try:
-        images = {image["id"]: image for image in content["images"]}
-        people = [person for person in content["annotations"] if not person.get("iscrowd")]
-        points = np.array([person["keypoints"] for person in people], np.float32).reshape(-1, len(COCO17), 3)
-        names = np.array([images[person["image_id"]]["file_name"] for person in people], np.str_)
-        ids = np.array([person["id"] for person in people])
-        sizes = [[images[person["image_id"]].get(key) for key in ("height", "width")] for person in people]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"'{path}': not COCO's person keypoints ({type(error).__name__}: {error}).") from None
-    if not np.isfinite(points).all():
-        raise InputError(f"'{path}': the keypoints must be finite numbers.")
-    points[..., 2] = points[..., 2].clip(0, 1)  # its flag is 2 for a visible joint
-    points[points[..., 2] == 0] = 0
-    rows = np.flatnonzero((points[..., 2] > MIN_CONFIDENCE).sum(1) >= MIN_JOINTS)
-    if len(rows) < len(people):
-        log.warning(
-            "%d of %d people have fewer than %d joints: left out", len(people) - len(rows), len(ids), MIN_JOINTS
-        )
-    if not len(rows):
+    people = [person for person in coco_people(content, f"'{path}'") if not person.is_crowd]
+    seen = [person for person in people if (person.joints[:, 2] > MIN_CONFIDENCE).sum() >= MIN_JOINTS]
+    if len(seen) < len(people):
+        missing = len(people) - len(seen)
+        log.warning("%d of %d people have fewer than %d joints: left out", missing, len(people), MIN_JOINTS)
+    if not seen:
         raise InputError(f"'{path}': nobody has the {MIN_JOINTS} visible joints that a box needs.")
-    boxes = np.array([box_around(points[row], f"'{path}', annotation {ids[row]}") for row in rows])
-    columns = {"imgname": names[rows], "annot_id": ids[rows], **_seen(boxes, points[rows], "coco17", crop_hw)}
-    if all(None not in size for size in sizes):
-        columns["img_hw"] = np.array(sizes, np.float32)[rows]
-    return columns
+    ids = np.array([field(person.row, "id", person.where) for person in seen])
+    boxes = [box_around(p.joints, f"'{path}', annotation {k}") for p, k in zip(seen, ids, strict=True)]
+    sizes = [[person.image.get(key) for key in ("height", "width")] for person in seen]
+    img_hw = np.array(sizes, np.float32) if all(None not in size for size in sizes) else None
+    names = np.array([person.image_name for person in seen])
+    keypoints = np.array([person.joints for person in seen])
+    return replace(_boxed(names, ids, np.array(boxes), keypoints, "coco17", crop_hw), img_hw=img_hw)
 
 
-def _from_openpose(folder: Path, image_dir: Path | None, crop_hw: tuple[int, int]) -> Columns:
+def _from_openpose(folder: Path, image_dir: Path | None, crop_hw: tuple[int, int]) -> Annotations:
     """One row per person, in the order of the files' names and of their content."""
     if image_dir is None:
         raise InputError(f"'{folder}' holds no image names or sizes: name the folder of the images with --image_dir.")
@@ -168,23 +135,30 @@ def _from_openpose(folder: Path, image_dir: Path | None, crop_hw: tuple[int, int
     counts = [len(each.boxes) for each in people]
     if not sum(counts):
         raise InputError(f"'{folder}': nobody has the {MIN_JOINTS} visible joints that a box needs.")
-    keypoints = np.concatenate([each.keypoints for each in people])
-    return {
-        "imgname": np.repeat([image_of[stem] for stem in found], counts),
-        "annot_id": np.arange(sum(counts)),
-        **_seen(np.concatenate([each.boxes for each in people]), keypoints, "openpose25", crop_hw),
-    }
+    names = np.repeat([image_of[stem] for stem in found], counts)
+    boxes, keypoints = (np.concatenate([getattr(each, name) for each in people]) for name in ("boxes", "keypoints"))
+    return _boxed(names, np.arange(len(names)), boxes, keypoints, "openpose25", crop_hw)
 
 
-def _seen(boxes: np.ndarray, keypoints: np.ndarray, joint_set: str, crop_hw: tuple[int, int]) -> Columns:
+def _boxed(
+    names: np.ndarray,
+    ids: np.ndarray,
+    boxes: np.ndarray,
+    keypoints: np.ndarray,
+    joint_set: str,
+    crop_hw: tuple[int, int],
+) -> Annotations:
+    """People of whom a box (N, 4) xyxy px and keypoints (N, K, 3) are known."""
     center, size = box_to_crop(boxes, crop_hw)
-    return {
-        "center": center,
-        "scale": size.astype(np.float64) / _PIXELS_PER_SCALE,
-        "part": to_spin(keypoints, joint_set),
-        "input_keypoints": keypoints,
-        "input_joint_set": np.array(joint_set),
-    }
+    return Annotations.of(
+        image_names=names,
+        center=center,
+        size=size,
+        keypoints2d=convert_keypoints(keypoints, joint_set, "spin24"),
+        input_keypoints=keypoints,
+        input_joint_set=joint_set,
+        extras={"annot_id": ids},
+    )
 
 
 def _image_sizes(names: np.ndarray, image_dir: Path | None, path: Path) -> np.ndarray:

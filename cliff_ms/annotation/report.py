@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -9,11 +10,10 @@ from scipy.spatial.transform import Rotation
 
 from mindspore import Tensor
 
-from cliff_ms.annotation.annotator import Job
-from cliff_ms.annotation.input import Columns
+from cliff_ms.annotation.annotator import Annotated, AnnotationJob
 from cliff_ms.body.files import Body
 from cliff_ms.body.smpl import SMPL
-from cliff_ms.data.annotations import load_annotations
+from cliff_ms.data.annotations import Annotations
 from cliff_ms.data.batching import filled_batches
 from cliff_ms.data.crop import crop_affine
 from cliff_ms.io.images import read_image
@@ -32,39 +32,37 @@ _LSP14, _PELVIS = [H36M17.index(name) for name in LSP14], H36M17.index("pelvis")
 log = logging.getLogger("cliff_ms")
 
 
-def summarise(job: Job, body: Body) -> list[dict]:
+def summarise(result: Annotated, body: Body) -> list[dict]:
     """Mean errors before and after finetuning.
 
     Args:
-        job: A finished annotation.
+        result: What `annotate` returned.
         body: The body model.
 
     Returns:
         A row for either: people, 2D errors in px and in percent of the box; and where the annotations that came in
         hold the true pose and shape of everybody, which the annotator does not look at, the errors of `errors3d`.
     """
-    final, prior = dict(np.load(job.output)), dict(np.load(job.work / "prior.npz"))
-    truth = _truth(job, body)
-    rows = []
-    for when, columns in (("before", prior), ("after", final)):
+    errors, rows = result.after.extras, []
+    for when, known in (("before", result.before), ("after", result.after)):
         row = {
             "finetuning": when,
-            "people": str(len(final["good"])),
-            "2D error (px)": float(np.nanmean(final[f"error_px_{when}"])),
-            "2D error (% of the box)": 100 * float(np.nanmean(final[f"error_box_{when}"])),
+            "people": str(len(known)),
+            "2D error (px)": float(np.nanmean(errors[f"error_px_{when}"])),
+            "2D error (% of the box)": 100 * float(np.nanmean(errors[f"error_box_{when}"])),
         }
-        if truth:
-            row |= {name: float(values.mean()) for name, values in errors3d(columns, truth, body).items()}
+        if _is_comparable(result.truth, body):
+            row |= {name: float(values.mean()) for name, values in errors3d(known, result.truth, body).items()}
         rows.append(row)
     return rows
 
 
-def errors3d(columns: Columns, truth: Columns, body: Body) -> dict[str, np.ndarray]:
+def errors3d(known: Annotations, truth: Annotations, body: Body) -> dict[str, np.ndarray]:
     """Errors of bodies as the protocol of synthetic people scores them: 14 joints from the pelvis; vertices.
 
     Args:
-        columns: pose (N, 72) and shape (N, 10).
-        truth: The same.
+        known: Bodies of N people.
+        truth: Their true ones.
         body: The body model, with its Human3.6M regressor.
 
     Returns:
@@ -72,46 +70,44 @@ def errors3d(columns: Columns, truth: Columns, body: Body) -> dict[str, np.ndarr
     """
     smpl = SMPL(body, joint_regressor=body.regressors["h36m"])
     parts = []
-    for rows, kept in filled_batches(len(truth["pose"]), _BATCH):
-        posed = [_posed(smpl, each["pose"][rows], each["shape"][rows]) for each in (columns, truth)]
+    for rows, kept in filled_batches(len(truth), _BATCH):
+        posed = [_posed(smpl, each.pose[rows], each.betas[rows]) for each in (known, truth)]
         joints = [j[:, _LSP14] for _, j in posed]
         scores = (mpjpe(*joints), pa_mpjpe(*joints), pve(*(vertices for vertices, _ in posed)))
         parts.append(np.stack(scores)[:, :kept])
     return dict(zip(("MPJPE (mm)", "PA-MPJPE (mm)", "PVE (mm)"), np.concatenate(parts, 1), strict=True))
 
 
-def write_contact_sheet(job: Job, body: Body, note: str) -> str | None:
+def write_contact_sheet(job: AnnotationJob, result: Annotated, body: Body, note: str) -> str | None:
     """Write `index.html` into the work folder: people before and after finetuning, from the front and the side.
 
     Args:
         job: A finished annotation.
+        result: What `annotate` returned.
         body: The body model.
         note: Written below the title.
 
     Returns:
-        The page; None without pictures, which is logged.
+        The page; None without images, which is logged.
 
     Raises:
         InputError: A bad image.
     """
-    columns = dict(np.load(job.output))
-    chosen = _choose(columns["error_box_after"])
-    if job.image_dir is None or not all((job.image_dir / columns["imgname"][row]).is_file() for row, _ in chosen):
+    names = result.after.image_names
+    chosen = _choose(result.after.extras["error_box_after"])
+    if job.image_dir is None or not all((job.image_dir / names[row]).is_file() for row, _ in chosen):
         log.info("no pictures of these people, so there is no page to look at")
         return None
     page = job.work / "index.html"
-    write_page(page, _entries(job, body, columns, chosen), body.faces, "CLIFF annotator", note)
+    write_page(page, _entries(job.image_dir, result, body, chosen), body.faces, "CLIFF annotator", note)
     return str(page)
 
 
-def _truth(job: Job, body: Body) -> Columns | None:
-    """True pose and shape, or None where they are not known or of a body of another gender, or of one not named."""
-    if job.annotations.suffix != ".npz" or "h36m" not in body.regressors:
-        return None
-    known = load_annotations(job.annotations)
-    if not known.has_smpl.all() or known.gender is None or (known.gender != "n").any():
-        return None
-    return {"pose": known.pose, "shape": known.betas}
+def _is_comparable(truth: Annotations | None, body: Body) -> bool:
+    """Whether true pose and shape are known, and of a body of the same gender."""
+    if truth is None or "h36m" not in body.regressors or truth.gender is None:
+        return False
+    return bool(truth.has_smpl.all() and (truth.gender == "n").all())
 
 
 def _posed(smpl: SMPL, pose: np.ndarray, betas: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -133,36 +129,36 @@ def _choose(error: np.ndarray) -> list[tuple[int, str]]:
     return [(int(row), name) for name, rows in groups for row in rows]
 
 
-def _entries(job: Job, body: Body, columns: Columns, chosen: list[tuple[int, str]]) -> Iterator[PageEntry]:
-    smpl, prior = SMPL(body), np.load(job.work / "prior.npz")
-    prior = {key: prior[key] for key in ("pose", "shape", "global_t")}
+def _entries(image_dir: Path, result: Annotated, body: Body, chosen: list[tuple[int, str]]) -> Iterator[PageEntry]:
+    smpl, known = SMPL(body), result.after
     for row, why in chosen:
-        image = read_image(job.image_dir / columns["imgname"][row])
-        center, size, focal = columns["center"][row], 200 * columns["scale"][row], float(columns["focal_l"][row])
+        name, center, size = known.image_names[row], known.center[row], known.box_height[row]
+        focal = float(known.focal_length[row])
+        image = read_image(image_dir / name)
         given = image.copy()
-        for x, y, confidence in columns["part"][row]:
+        for x, y, confidence in known.keypoints2d[row]:
             if confidence > 0:
                 cv2.circle(given, (int(x), int(y)), max(2, int(size / 120)), _GIVEN, -1, cv2.LINE_AA)
-        bodies = [_vertices(smpl, each, row) for each in (prior, columns)]
+        bodies = [_vertices(smpl, each, row) for each in (result.before, known)]
         drawn = [render_overlay(image, [(vertices, PALETTE[0])], body.faces, focal) for vertices in bodies]
-        tiles = [crop_affine(picture, center, _MARGIN * size, _TILE_HW) for picture in (given, *drawn)]
+        tiles = [crop_affine(each, center, _MARGIN * size, _TILE_HW) for each in (given, *drawn)]
         facts = {
             "row": row,
-            "2D error before (% of the box)": 100 * float(columns["error_box_before"][row]),
-            "after": 100 * float(columns["error_box_after"][row]),
-            "largest shape coefficient": float(np.abs(columns["shape"][row]).max()),
-            "good": "yes" if columns["good"][row] else "no",
+            "2D error before (% of the box)": 100 * float(known.extras["error_box_before"][row]),
+            "after": 100 * float(known.extras["error_box_after"][row]),
+            "largest shape coefficient": float(np.abs(known.betas[row]).max()),
+            "good": "yes" if known.extras["good"][row] else "no",
         }
         yield PageEntry(
-            f"{why}: {columns['imgname'][row]} (the keypoints, before, after)",
+            f"{why}: {name} (the keypoints, before, after)",
             np.hstack(tiles),
             render_side([(bodies[1], PALETTE[0])], body.faces, focal, _TILE_HW),
             [Person(bodies[1], PALETTE[0], facts)],
         )
 
 
-def _vertices(smpl: SMPL, columns: Columns, row: int) -> np.ndarray:
+def _vertices(smpl: SMPL, known: Annotations, row: int) -> np.ndarray:
     """(V, 3) m, camera."""
-    rotmats = Rotation.from_rotvec(columns["pose"][row].reshape(24, 3)).as_matrix().astype(np.float32)
-    vertices, _ = smpl(Tensor(columns["shape"][row][None]), Tensor(rotmats[None]))
-    return vertices.asnumpy()[0] + columns["global_t"][row]
+    rotmats = Rotation.from_rotvec(known.pose[row].reshape(24, 3)).as_matrix().astype(np.float32)
+    vertices, _ = smpl(Tensor(known.betas[row][None]), Tensor(rotmats[None]))
+    return vertices.asnumpy()[0] + known.translation[row]

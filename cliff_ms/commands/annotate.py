@@ -36,24 +36,24 @@ def main() -> int:
     """Check what was given, then annotate."""
     args = parse_args()
     device = runtime.setup_device(args.device_target)
-    from cliff_ms.annotation.annotator import Job, annotate, check_job, load_annotator_config
+    from cliff_ms.annotation.annotator import AnnotationJob, annotate, load_annotator_config
     from cliff_ms.annotation.report import summarise, write_contact_sheet
 
-    job = Job(
+    job = AnnotationJob(
         load_annotator_config(args.config), load_weights(args.ckpt), args.annotations, args.image_dir, args.output
     )
     body = load_body(job.config.body or None)
-    target = check_job(job, body)
-    print(f"{len(target['imgname'])} people in {len(np.unique(target['imgname']))} images, on {device}")
-    code = annotate(job, body)
+    target = job.check(body)
+    print(f"{len(target.people)} people in {len(np.unique(target.people.image_names))} images, on {device}")
+    code, result = annotate(job, target, body)
     if code:
         print("give the same command again to go on")
         return code
-    rows, good = summarise(job, body), np.load(job.output)["good"]
+    rows, good = summarise(result, body), result.after.extras["good"]
     print(cli.table(rows))
     note = f"{good.sum()} of {len(good)} annotations are good: 2D error and shape as EFT asks for ('good' in the file)"
     print(f"{note}\nwritten: {job.output}")
-    page = write_contact_sheet(job, body, f"{note}. Weights: {args.ckpt}.")
+    page = write_contact_sheet(job, result, body, f"{note}. Weights: {args.ckpt}.")
     if page:
         print(f"open {page}")
     return 0

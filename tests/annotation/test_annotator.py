@@ -12,7 +12,7 @@ import pytest
 import yaml
 from scipy.spatial.transform import Rotation
 
-from cliff_ms.annotation.input import read_target, to_spin
+from cliff_ms.annotation.input import read_target
 from cliff_ms.body.files import load_body
 from cliff_ms.config import AugmentConfig, Config, DataConfig, ModelConfig, SourceConfig, load_config
 from cliff_ms.data.annotations import load_annotations
@@ -20,7 +20,7 @@ from cliff_ms.data.crop import box_to_crop
 from cliff_ms.data.detections import box_around
 from cliff_ms.io.errors import InputError
 from cliff_ms.io.images import write_image
-from cliff_ms.keypoints import COCO17, OPENPOSE25, SPIN24
+from cliff_ms.keypoints import COCO17, OPENPOSE25, SPIN24, convert_keypoints
 from cliff_ms.weights.checkpoint import WeightsMeta, load_weights, parameter_arrays, save_weights
 from tests.paths import ROOT, ZOO
 from tests.toys.reference import reference_joints
@@ -88,11 +88,13 @@ def test_what_an_annotation_holds(finished, files):
     assert set(KEYS.split()) <= set(made)
     for key in ("imgname", "annot_id", "center", "input_keypoints", "focal_l"):
         np.testing.assert_array_equal(made[key], given[key])
-    np.testing.assert_array_equal(made["part"], to_spin(given["input_keypoints"], "coco17"))
+    np.testing.assert_array_equal(made["part"], convert_keypoints(given["input_keypoints"], "coco17", "spin24"))
     assert made["error_box_after"].mean() < 0.7 * made["error_box_before"].mean()
     np.testing.assert_allclose(made["error_box_after"] * 200 * made["scale"], made["error_px_after"], rtol=1e-5)
     # The truth was in the file that came in, and nowhere in what the annotator worked with.
-    assert not {"pose", "shape", "S", "has_smpl"} & set(np.load(output.with_suffix(".work") / "target.npz").files)
+    target = np.load(output.with_suffix(".work") / "target.npz")
+    assert not any(target[key].any() for key in ("pose", "shape", "S", "has_smpl"))
+    assert not {"global_t", "gender"} & set(target.files)
     assert re.search(r"before +32 .*\nafter +32 ", done.stdout) and "PA-MPJPE" in done.stdout
     assert "no pictures" in done.stderr and not (output.with_suffix(".work") / "index.html").exists()
 
@@ -156,16 +158,14 @@ def test_another_annotation_is_refused(finished, files):
         assert "Traceback" not in done.stderr
 
 
-def people_of(columns):
-    return {key: columns[key] for key in ("imgname", "center", "scale", "part", "img_hw", "input_keypoints")}
-
-
 def assert_same(found, expected):
-    for key, column in people_of(expected).items():
-        if column.dtype.kind == "U":
-            np.testing.assert_array_equal(found[key], column, key)
+    for name in ("image_names", "center", "size", "keypoints2d", "img_hw", "input_keypoints"):
+        ours, theirs = getattr(found, name), getattr(expected, name)
+        if name == "image_names":
+            np.testing.assert_array_equal(ours, theirs)
         else:
-            np.testing.assert_allclose(found[key], column, rtol=1e-6, err_msg=key)
+            np.testing.assert_allclose(ours, theirs, rtol=1e-6, err_msg=name)
+    assert found.input_joint_set == expected.input_joint_set
 
 
 def boxed(folder, keypoints, names, joint_set, img_hw):
@@ -173,7 +173,7 @@ def boxed(folder, keypoints, names, joint_set, img_hw):
     center, size = box_to_crop(np.array([box_around(each, "test") for each in keypoints]), (256, 192))
     columns = {"imgname": names, "center": center, "scale": size.astype(float) / 200, "img_hw": img_hw}
     np.savez(folder / "same.npz", **columns, input_keypoints=keypoints, input_joint_set=joint_set)
-    return read_target(folder / "same.npz", None, MODEL)
+    return read_target(folder / "same.npz", None, MODEL).people
 
 
 def test_coco_json_is_the_same_people(files, tmp_path):
@@ -188,10 +188,10 @@ def test_coco_json_is_the_same_people(files, tmp_path):
     annotations.insert(4, annotations[0] | {"keypoints": [5, 5, 2] * 3 + [0] * 42})
     images = [{"id": k, "file_name": name, "height": 500, "width": 400} for k, name in enumerate(("a.jpg", "b.jpg"))]
     (tmp_path / "coco.json").write_text(json.dumps({"images": images, "annotations": annotations}))
-    found = read_target(tmp_path / "coco.json", None, MODEL)
+    found = read_target(tmp_path / "coco.json", None, MODEL).people
     sizes = np.tile(np.float32([500, 400]), (6, 1))
     assert_same(found, boxed(tmp_path, keypoints, np.array(names), "coco17", sizes))
-    assert found["annot_id"].tolist() == [100, 99, 98, 97, 96, 95]
+    assert found.extras["annot_id"].tolist() == [100, 99, 98, 97, 96, 95]
 
 
 def test_openpose_folder_is_the_same_people(tmp_path):
@@ -204,28 +204,31 @@ def test_openpose_folder_is_the_same_people(tmp_path):
         (tmp_path / "json" / f"{name}_keypoints.json").write_text(json.dumps({"people": people}))
         write_image(tmp_path / "images" / f"{name}.png", np.zeros((60, 80, 3), np.uint8))
     model = dataclasses.replace(MODEL, joint_set="openpose25")
-    found = read_target(tmp_path / "json", tmp_path / "images", model)
+    found = read_target(tmp_path / "json", tmp_path / "images", model).people
     names, sizes = np.array(["x.png"] * 3 + ["y.png"] * 2), np.tile(np.float32([60, 80]), (5, 1))
     assert_same(found, boxed(tmp_path, keypoints, names, "openpose25", sizes))
     hip, knee = SPIN24.index("left_hip_lsp"), SPIN24.index("left_knee")
-    np.testing.assert_array_equal(found["part"][:, hip], keypoints[:, OPENPOSE25.index("left_hip")])
-    np.testing.assert_array_equal(found["part"][:, knee], keypoints[:, OPENPOSE25.index("left_knee")])
-    assert not found["part"][:, [SPIN24.index("neck_lsp"), SPIN24.index("pelvis_mpii")]].any()
+    np.testing.assert_array_equal(found.keypoints2d[:, hip], keypoints[:, OPENPOSE25.index("left_hip")])
+    np.testing.assert_array_equal(found.keypoints2d[:, knee], keypoints[:, OPENPOSE25.index("left_knee")])
+    assert not found.keypoints2d[:, [SPIN24.index("neck_lsp"), SPIN24.index("pelvis_mpii")]].any()
 
 
 def test_labels_and_inputs_replace_each_other(files, tmp_path):
     """A data set that has `part` only, such as MPII's, can be read by a keypoint model."""
     first = read_target(files / "people.npz", None, MODEL)
-    columns = {key: first[key] for key in ("imgname", "center", "scale", "img_hw", "part")}
-    np.savez(tmp_path / "part.npz", **columns)
-    second = read_target(tmp_path / "part.npz", None, MODEL)
-    assert second["input_joint_set"] == "coco17"
-    np.testing.assert_array_equal(second["input_keypoints"], first["input_keypoints"])
-    assert second["annot_id"].tolist() == list(range(PEOPLE)) and len(COCO17) == second["input_keypoints"].shape[1]
+    assert first.truth.has_smpl.all() and not first.people.has_smpl.any() and not first.people.pose.any()
+    known = first.people
+    columns = {"imgname": known.image_names, "center": known.center, "scale": known.box_height / 200}
+    np.savez(tmp_path / "part.npz", **columns, img_hw=known.img_hw, part=known.keypoints2d)
+    second = read_target(tmp_path / "part.npz", None, MODEL).people
+    assert second.input_joint_set == "coco17"
+    np.testing.assert_array_equal(second.input_keypoints, known.input_keypoints)
+    assert second.extras["annot_id"].tolist() == list(range(PEOPLE))
+    assert len(COCO17) == second.input_keypoints.shape[1]
 
 
 def test_bad_input(files, tmp_path):
-    from cliff_ms.annotation.annotator import FinetuneConfig, Job, check_job, load_annotator_config
+    from cliff_ms.annotation.annotator import AnnotationJob, FinetuneConfig, load_annotator_config
 
     known = dict(np.load(files / "people.npz"))
 
@@ -238,18 +241,20 @@ def test_bad_input(files, tmp_path):
     refused("needs an 'input_joint_set' out of coco17", input_joint_set="body99")
     refused("read pixels: name the folder of the images", ModelConfig("res18"))
     refused("does not say how large the images are", img_hw=None)
-    refused("'annot_id' must have shape", annot_id=np.arange(3))
+    refused("'annot_id' must have 32 entries", annot_id=np.arange(3))
     config = load_annotator_config(files / "config.yaml")
-    job = Job(config, load_weights(files / "start.safetensors"), files / "people.npz", None, tmp_path / "out.npz")
+    job = AnnotationJob(
+        config, load_weights(files / "start.safetensors"), files / "people.npz", None, tmp_path / "out.npz"
+    )
     with pytest.raises(InputError, match="must end in .npz"):
-        check_job(dataclasses.replace(job, output=tmp_path / "out.json"), load_body())
+        dataclasses.replace(job, output=tmp_path / "out.json").check(load_body())
     with pytest.raises(InputError, match="given with --annotations and would be overwritten"):
-        check_job(dataclasses.replace(job, output=job.annotations), load_body())
+        dataclasses.replace(job, output=job.annotations).check(load_body())
     with pytest.raises(InputError, match="speaks the shapes of the body 'neutral', not of 'smpl'"):
-        check_job(job, dataclasses.replace(load_body(), name="smpl"))
+        job.check(dataclasses.replace(load_body(), name="smpl"))
     with pytest.raises(InputError, match="width is 0.0625, not 0.5"):
         other = load_annotator_config(ROOT / "configs/annotator_keypoints.yaml")
-        check_job(dataclasses.replace(job, config=other), load_body())
+        dataclasses.replace(job, config=other).check(load_body())
     with pytest.raises(InputError, match="'hip' is none of"):
         FinetuneConfig(joint_weights={"hip": 0.5})
     with pytest.raises(InputError, match="must be from 0 to 1, but got 2"):
@@ -278,10 +283,11 @@ def test_people_without_finite_numbers_are_marked(files, graph_mode):
         return rotmats, np.zeros((len(inputs), 10), np.float32), None, np.tile(np.float32([0, 0, 5]), (len(inputs), 1))
 
     data = EvalDataset(Source(SourceConfig(str(files / "people.npz")), MODEL, "data.val"), PEOPLE)
-    found = run_network(network, build_smpl(load_body(), "body"), data, 0)
+    found, points2d = run_network(network, build_smpl(load_body(), "body"), data, 0)
     assert np.flatnonzero(found["has_smpl"] == 0).tolist() == [2]
-    assert not found["S"][2].any() and not found["pose"][2].any() and np.isnan(found["points2d"][2]).all()
-    assert all(np.isfinite(column).all() for key, column in found.items() if key != "points2d")
+    assert not found["keypoints3d"][2].any() and not found["pose"][2].any()
+    assert np.isnan(points2d[2]).all() and np.isfinite(np.delete(points2d, 2, 0)).all()
+    assert all(np.isfinite(column).all() for column in found.values())
 
 
 @pytest.mark.slow
