@@ -7,10 +7,8 @@ import argparse
 import inspect
 from pathlib import Path
 
-from cliff_ms.data.annotations import save_annotations
-from cliff_ms.data.readers import DATASETS, Dataset
-from cliff_ms.data.readers.fits import load_fits, merge
-from cliff_ms.data.readers.rows import collect, remove_parts, summary, to_annotations
+from cliff_ms.data.readers import DATASETS
+from cliff_ms.data.readers.prepare import PrepareJob, prepare
 
 _OPTIONS = {
     "body_dir": {"type": Path, "help": "folder with SMPL_MALE.pkl, SMPL_FEMALE.pkl, J_regressor_extra.npy"},
@@ -57,18 +55,10 @@ def parse_args() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Read, merge, write, and say what was kept."""
+    """Prepare, and say what was kept."""
     args = parse_args()
-    dataset: Dataset = DATASETS[args.dataset]
-    fits = load_fits(args.fits, args.fits_rows, args.output) if dataset.takes_fits else None
-    options = {option: getattr(args, option) for option in dataset.options}
-    parts = dataset.read(args.root, args.split, **options)
-    rows = collect(parts, args.output, {"dataset": args.dataset, "root": args.root, "split": args.split, **options})
-    annotations = to_annotations(rows)
-    if fits is not None:
-        annotations, merged = merge(annotations, fits)
-        print(f"merged {merged} of {int(fits.has_smpl.sum())} bodies of {args.fits}")
-    save_annotations(args.output, annotations)
-    remove_parts(args.output)
-    print(summary(rows, annotations, args.root))
+    dataset = DATASETS[args.dataset]
+    options = {option: vars(args)[option] for option in dataset.options}
+    fits = (args.fits, args.fits_rows) if dataset.takes_fits else ()
+    print(prepare(PrepareJob(args.dataset, args.root, args.split, args.output, options, *fits)))
     print(f"wrote {args.output}")

@@ -12,6 +12,7 @@ from cliff_ms.body.files import load_body
 from cliff_ms.commands import prepare
 from cliff_ms.data.annotations import load_annotations
 from cliff_ms.data.readers.mpi_inf_3dhp import read_calibration
+from cliff_ms.data.readers.prepare import PrepareJob
 from cliff_ms.data.readers.rows import Part, Rows, collect
 from cliff_ms.io.errors import InputError
 from cliff_ms.io.pickles import read_pickle
@@ -380,8 +381,8 @@ def part_of(name, calls, fail=False):
 
 
 def test_a_stopped_run_goes_on_where_it_was(tmp_path):
-    """Finished parts are not read again, unless the settings or the partial result are bad."""
-    calls, output, settings = Counter(), tmp_path / "new" / "a.npz", {"split": "test"}
+    """Finished parts are not read again, unless a partial result is damaged; those of other settings are refused."""
+    calls, output, settings = Counter(), tmp_path / "new" / "a.npz", {"split": "test", "root": tmp_path}
     with pytest.raises(KeyboardInterrupt):
         collect([part_of("a", calls), part_of("b", calls, fail=True)], output, settings)
     parts = [part_of("a", calls), part_of("b", calls)]
@@ -392,8 +393,19 @@ def test_a_stopped_run_goes_on_where_it_was(tmp_path):
     first.write_bytes(first.read_bytes()[:50])
     collect(parts, output, settings)
     assert calls == {"a": 2, "b": 2}
-    collect(parts, output, {"split": "train"})
-    assert calls == {"a": 3, "b": 3}
+    with pytest.raises(InputError, match="a.npz.parts' was made with other settings: split differ; choose another"):
+        collect(parts, output, settings | {"split": "train"})
+    collect(parts, output, settings)
+    assert calls == {"a": 2, "b": 2}
+
+
+def test_a_run_that_read_nothing_leaves_nothing(tmp_path):
+    """So that what it complained of can be set right."""
+    output = tmp_path / "a.npz"
+    with pytest.raises(KeyboardInterrupt):
+        collect([part_of("a", Counter(), fail=True)], output, {"split": "train"})
+    assert not list(tmp_path.iterdir())
+    assert len(collect([part_of("a", Counter())], output, {"split": "test"})) == 1
 
 
 def test_nothing_left_and_nothing_there(tmp_path, monkeypatch):
@@ -401,7 +413,7 @@ def test_nothing_left_and_nothing_there(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="No row is left of data: 7 blurred"):
         collect([Part("a", lambda: empty)], tmp_path / "a.npz", {"root": "data"})
     with pytest.raises(InputError, match="must end in .npz"):
-        collect([], tmp_path / "a.json", {})
+        PrepareJob("lsp", tmp_path, "train", tmp_path / "a.json", {}).check()
     with pytest.raises(InputError, match="there is no folder"):
         run(monkeypatch, tmp_path / "nowhere", "lsp")
 

@@ -13,12 +13,10 @@ from tqdm import tqdm
 
 from cliff_ms.data.annotations import Annotations
 from cliff_ms.io.errors import InputError
-from cliff_ms.io.files import atomic_path, prepare_output_dir, read_npz
+from cliff_ms.io.files import atomic_path, claim_folder, prepare_output_dir, read_npz
 from cliff_ms.keypoints import SPIN24
 
 _PROBED_IMAGES = 100
-# Columns that a data set may leave out, and what a row without them holds.
-_DEFAULTS = {"keypoints2d": (24, 3), "keypoints3d": (24, 4), "pose": (72,), "betas": (10,), "has_smpl": ()}
 
 log = logging.getLogger("cliff_ms")
 
@@ -71,32 +69,27 @@ def collect(parts: Sequence[Part], output: Path, settings: Mapping[str, object])
 
     Args:
         parts: What a reader gives.
-        output: The npz that will be written; its folder is created. The partial results lie beside it until
-            `remove_parts`.
-        settings: What the rows depend on besides the files; partial results of other settings are thrown away.
+        output: The npz that will be written. The partial results lie beside it until `remove_parts`.
+        settings: What the rows depend on besides the files.
 
     Returns:
         The rows of all parts, in order.
 
     Raises:
-        InputError: What the parts raise, a folder that cannot be written, or no row is left.
+        InputError: What the parts raise, a folder that cannot be written, partial results of other settings, or no row
+            is left.
     """
-    if output.suffix != ".npz":
-        raise InputError(f"--output '{output}' must end in .npz.")
-    prepare_output_dir(output.parent)
-    folder = _parts_folder(output)
-    text = json.dumps({key: str(value) for key, value in settings.items()}, indent=1, sort_keys=True)
-    if folder.exists() and not _same_settings(folder, text):
-        shutil.rmtree(folder)
-    prepare_output_dir(folder)
-    (folder / "settings.json").write_text(text)
-    done = []
+    folder, done = _parts_folder(output), []
+    settings = {key: str(value) for key, value in settings.items()}
+    if folder.exists():
+        claim_folder(folder, settings)
     for index, part in enumerate(tqdm(parts, unit="part", disable=len(parts) < 2)):
         name = hashlib.sha256(part.name.encode()).hexdigest()[:16]
         path = folder / f"{index:05d}_{name}.npz"
         rows = _load(path)
         if rows is None:
             rows = part.read()
+            claim_folder(prepare_output_dir(folder), settings)  # now that there is something to keep
             with atomic_path(path) as temporary:
                 np.savez(temporary, dropped=json.dumps(rows.dropped), **rows.columns)
         done.append(rows)
@@ -133,13 +126,10 @@ def to_annotations(rows: Rows) -> Annotations:
 
     A column with NaN (an image size that could not be found out) is left out, but for the focal length's.
     """
-    count, columns = len(rows), dict(rows.columns)
+    columns = dict(rows.columns)
     if "img_hw" in columns and not np.isfinite(columns["img_hw"]).all():
         del columns["img_hw"]
-    for name, shape in _DEFAULTS.items():
-        columns.setdefault(name, np.zeros((count, *shape)))
-    columns.setdefault("focal_length", np.full(count, np.nan))
-    return Annotations(**{k: c if c.dtype.kind == "U" else c.astype(np.float32) for k, c in columns.items()})
+    return Annotations.of(**columns)
 
 
 def summary(rows: Rows, annotations: Annotations, root: Path) -> str:
@@ -237,11 +227,6 @@ def good_box(center: np.ndarray, size: np.ndarray) -> np.ndarray:
 
 def _parts_folder(output: Path) -> Path:
     return output.with_name(output.name + ".parts")
-
-
-def _same_settings(folder: Path, text: str) -> bool:
-    path = folder / "settings.json"
-    return path.is_file() and path.read_text() == text
 
 
 def _load(path: Path) -> Rows | None:
