@@ -1,13 +1,27 @@
 """CLIFF (Li et al., ECCV 2022) in MindSpore: 3D human pose and shape in the full-frame camera."""
 
 import importlib
+from typing import TYPE_CHECKING
 
 from cliff_ms import runtime as runtime  # sets the CPU kernel work-around before anything can load MindSpore
 
-__version__ = "0.1.0"
-__all__ = ["CLIFF", "SMPL", "load_body"]
+if TYPE_CHECKING:
+    from cliff_ms.body.files import load_body as load_body
+    from cliff_ms.body.smpl import SMPL as SMPL
+    from cliff_ms.inference.predict import People as People
+    from cliff_ms.inference.predict import load_predictor as load_predictor
+    from cliff_ms.models.cliff import CLIFF as CLIFF
 
-_HOME = {"CLIFF": "cliff_ms.models.cliff", "SMPL": "cliff_ms.body.smpl", "load_body": "cliff_ms.body.files"}
+__version__ = "0.1.0"
+__all__ = ["CLIFF", "SMPL", "People", "load_body", "load_predictor"]
+
+_HOME = {
+    "CLIFF": "cliff_ms.models.cliff",
+    "SMPL": "cliff_ms.body.smpl",
+    "People": "cliff_ms.inference.predict",
+    "load_body": "cliff_ms.body.files",
+    "load_predictor": "cliff_ms.inference.predict",
+}
 
 
 def __getattr__(name: str) -> object:

@@ -2,19 +2,20 @@
 
 import argparse
 import logging
+import math
 import sys
 from collections.abc import Callable
 
 from cliff_ms.io.errors import InputError
-from cliff_ms.io.tables import cell
-from cliff_ms.runtime import DEVICE_TARGETS
-
-ENGINES = ("mindspore", "onnxruntime")
+from cliff_ms.runtime import DEVICE_TARGETS, ENGINES
 
 
-def add_engine_argument(parser: argparse.ArgumentParser) -> None:
-    """Add `--engine` to a verb."""
+def add_engine_arguments(parser: argparse.ArgumentParser, batch_size: int) -> None:
+    """Add `--engine` and `--batch_size`, with its default, to a verb."""
     parser.add_argument("--engine", choices=ENGINES, default="mindspore", help="runs the network")
+    parser.add_argument(
+        "--batch_size", type=positive_int, default=batch_size, help="people that go through the network at once"
+    )
 
 
 def add_device_argument(parser: argparse.ArgumentParser) -> None:
@@ -25,6 +26,24 @@ def add_device_argument(parser: argparse.ArgumentParser) -> None:
         choices=DEVICE_TARGETS,
         help="auto takes Ascend, then GPU, then CPU, and prints which; a device asked for by name is never replaced",
     )
+
+
+def positive_int(text: str) -> int:
+    """For argparse: a whole number from 1."""
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1, but got '{text}'")
+    return int(text)
+
+
+def positive_float(text: str) -> float:
+    """For argparse: a finite number above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"must be positive and finite, but got '{text}'")
+    return value
 
 
 def run(main: Callable[[], int | None]) -> None:
@@ -48,6 +67,14 @@ def table(rows: list[dict]) -> str:
     if not rows:
         return "nobody found"
     columns = list(dict.fromkeys(key for row in rows for key in row))
-    lines = [columns] + [[cell(row.get(column, "")) for column in columns] for row in rows]
+    lines = [columns] + [[_cell(row.get(column, "")) for column in columns] for row in rows]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in lines)
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.2f}"
+    if hasattr(value, "__len__") and not isinstance(value, str):
+        return " ".join(f"{v:.0f}" for v in value)
+    return str(value)

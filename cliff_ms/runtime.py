@@ -12,6 +12,7 @@ os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
 os.environ.setdefault("GLOG_v", "3")  # MindSpore logs errors only; its warnings are about its own internals
 
 DEVICE_TARGETS = ("auto", "Ascend", "GPU", "CPU")
+ENGINES = ("mindspore", "onnxruntime")
 _PREFERENCE = ("Ascend", "GPU", "CPU")
 _MISSING = {
     "Ascend": "an Ascend NPU with its driver and the CANN toolkit",
@@ -19,6 +20,7 @@ _MISSING = {
 }
 
 log = logging.getLogger("cliff_ms")
+_device: str | None = None  # what `setup_device` took
 
 
 def setup_device(device_target: str = "auto") -> str:
@@ -34,6 +36,7 @@ def setup_device(device_target: str = "auto") -> str:
     Raises:
         InputError: If the device is unknown or not there.
     """
+    global _device
     if device_target not in DEVICE_TARGETS:
         raise InputError(f"Unknown device '{device_target}': expected one of {', '.join(DEVICE_TARGETS)}.")
     import mindspore as ms
@@ -48,7 +51,18 @@ def setup_device(device_target: str = "auto") -> str:
     ms.set_device(device)
     ms.set_context(mode=ms.GRAPH_MODE, jit_syntax_level=ms.STRICT)
     log.info("device: %s", device)
+    _device = device
     return device
+
+
+def ensure_device() -> None:
+    """Call `setup_device` where nobody has; a MindSpore that has computed already keeps its device and mode."""
+    if _device is not None:
+        return
+    try:
+        setup_device()
+    except RuntimeError:  # MindSpore's only word for it: the device cannot be set any more
+        log.info("device: as MindSpore has been used so far")
 
 
 def set_seed(seed: int) -> None:

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Makes .venv and installs the pinned requirements and the project itself, editable. Sourced by the other scripts;
-# leaves PYTHON set.
+# Makes .venv and installs the pinned requirements and the project itself, editable, with its command cliff. Sourced by
+# the other scripts; leaves PYTHON set.
 #   source scripts/setup_env.sh [REQUIREMENTS_FILE]
 # Does nothing when .venv already has them. Needs Python 3.10, 3.11 or 3.12.
 
@@ -28,6 +28,6 @@ wanted=$(cat requirements*.txt pyproject.toml | sha256sum)
 if [[ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]]; then
   echo "Installing $requirements into .venv (4 GB on disk, some minutes the first time) ..."
   "$PYTHON" -m pip install --quiet --disable-pip-version-check -r "$requirements"
-  "$PYTHON" -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+  "$PYTHON" -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
   echo "$wanted" > "$stamp"
 fi

@@ -76,6 +76,12 @@ def load_body(path: str | Path | None = None) -> Body:
     Raises:
         InputError: Missing, truncated or foreign file, an array of the wrong shape, a pickle that would run code, or a
             regressor made for another mesh.
+
+    Examples:
+        >>> from cliff_ms import load_body
+        >>> body = load_body()
+        >>> body.name, body.shapedirs.shape == (body.vertex_count, 3, 10)
+        ('neutral', True)
     """
     path = BUNDLED_BODY if path is None else Path(path)
     if not path.is_file():

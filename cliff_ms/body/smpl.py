@@ -42,8 +42,12 @@ class SMPL(nn.Cell):
         ``CPU``
 
     Examples:
+        >>> from mindspore import ops
+        >>> from cliff_ms import SMPL, load_body
         >>> smpl = SMPL(load_body())
         >>> vertices, joints = smpl(ops.zeros((1, 10)), ops.zeros((1, 72)))
+        >>> joints.shape
+        (1, 45, 3)
     """
 
     def __init__(self, body: Body, num_betas: int = 10, joint_regressor: np.ndarray | None = None) -> None:

@@ -26,43 +26,64 @@ def parse_args() -> argparse.Namespace:
         "--keypoints", type=Path, help="2D keypoints in px: OpenPose json or a folder of them, COCO json"
     )
     parser.add_argument("--detector", help="yolov3.cfg,yolov3.weights, a YOLO .onnx, or whole-image")
-    parser.add_argument("--focal_length", type=float, help="px of the full image; default: sqrt(width^2 + height^2)")
-    cli.add_engine_argument(parser)
-    parser.add_argument("--batch_size", type=int, default=1, help="people that go through the network at once")
+    parser.add_argument(
+        "--focal_length",
+        type=cli.positive_float,
+        help="px of the full image; default: sqrt(width^2 + height^2)",
+    )
+    cli.add_engine_arguments(parser, batch_size=1)
     parser.add_argument("--obj", action="store_true", help="also write each person of a photo as OBJ")
     parser.add_argument("--output_dir", type=Path, default=Path("outputs/demo"), help="default: %(default)s")
     cli.add_device_argument(parser)
     return parser.parse_args()
 
 
+def check(boxes: Path | None, keypoints: Path | None, detector: str | None) -> None:
+    """Refuse options that do not go together.
+
+    Raises:
+        InputError: Not exactly one way to find the people.
+    """
+    given = boxes is not None or keypoints is not None
+    if detector is None and not given:
+        raise InputError("Say where the people are: --boxes FILE, --keypoints FILE, or --detector (see --help).")
+    if detector is not None and given:
+        raise InputError("--detector finds the people itself: leave it out, or leave out --boxes and --keypoints.")
+
+
+def choose_weights(ckpt: Path | None, keypoints: Path | None) -> Path:
+    """The weights that were named, or the bundled ones.
+
+    Raises:
+        InputError: Nothing that the bundled model could read.
+    """
+    if ckpt is None and keypoints is None:
+        raise InputError(
+            "The bundled model reads 2D keypoints: give --keypoints FILE, or weights that read pixels (--ckpt)."
+        )
+    return ckpt or bundled_model()
+
+
 def main() -> int:
     """Check what was given, then load MindSpore and work through the files."""
     args, start = parse_args(), time.perf_counter()
-    if args.detector is None and args.boxes is None and args.keypoints is None:
-        raise InputError("Say where the people are: --boxes FILE, --keypoints FILE, or --detector (see --help).")
-    if args.detector is not None and (args.boxes or args.keypoints):
-        raise InputError("--detector finds the people itself: leave it out, or leave out --boxes and --keypoints.")
-    if (args.focal_length is not None and not 0 < args.focal_length < float("inf")) or args.batch_size < 1:
-        raise InputError("--focal_length (px) and --batch_size must be positive numbers.")
+    check(args.boxes, args.keypoints, args.detector)
     inputs, output_dir = find_inputs(args.input), prepare_output_dir(args.output_dir)
     boxes = read_boxes(args.boxes, args.box_format) if args.boxes else None
     keypoints = read_keypoints(args.keypoints) if args.keypoints else None
     detector = load_detector(args.detector) if args.detector else None
     body = load_body(args.body)
-    if args.ckpt is None and args.keypoints is None:
-        raise InputError(
-            "The bundled model reads 2D keypoints: give --keypoints FILE, or weights that read pixels (--ckpt)."
-        )
-
+    ckpt = choose_weights(args.ckpt, args.keypoints)
     device = runtime.setup_device(args.device_target)
-    from cliff_ms.inference.demo import Demo, Finder, load_predictor
+    from cliff_ms.inference.demo import Demo, Finder
+    from cliff_ms.inference.predict import load_predictor
 
-    predictor, meta = load_predictor(args.ckpt or bundled_model(), body, args.engine, args.batch_size)
+    predictor = load_predictor(ckpt, body, args.engine, args.batch_size)
     find = Finder(boxes, keypoints, detector, args.boxes, args.keypoints)
     demo = Demo(predictor, body, find, output_dir, args.focal_length, args.obj)
-    print(f"weights: {meta.origin}\nbody: {body.name}; engine: {args.engine}; device of MindSpore: {device}")
+    print(f"weights: {predictor.origin}\nbody: {body.name}; engine: {args.engine}; device of MindSpore: {device}")
     ready = time.perf_counter()
-    page = demo.run(inputs, f"Weights: {meta.origin} Body: {body.name}.")
+    page = demo.run(inputs, f"Weights: {predictor.origin} Body: {body.name}.")
     if demo.seconds:
         first, rest = demo.seconds[0], demo.seconds[1:]
         print(cli.table(demo.rows))

@@ -27,8 +27,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--agora_root", type=Path, help="folder of AGORA's dataframes, to score its validation split")
     parser.add_argument("--agora_zip", type=Path, help="the leaderboard's file to write, of either split")
     parser.add_argument("--keypoints", choices=KEYPOINTS, default="clean", help="of synthetic people")
-    cli.add_engine_argument(parser)
-    parser.add_argument("--batch_size", type=int, default=32, help="people that go through the network at once")
+    cli.add_engine_arguments(parser, batch_size=32)
     parser.add_argument("--output", type=Path, help="JSON; default: outputs/eval/<data set>.json; a .md goes beside it")
     parser.add_argument("--visualize", type=int, default=0, metavar="N", help="the N worst people as a .jpg beside it")
     cli.add_device_argument(parser)
@@ -51,8 +50,8 @@ def check(args: argparse.Namespace) -> Path:
         args.annotations, args.image_dir = HELD_OUT / "annotations.npz", HELD_OUT
     if args.annotations is None:
         raise InputError(f"--dataset {args.dataset} needs --annotations F.npz and, for pixels, --image_dir D.")
-    if args.batch_size < 1 or args.visualize < 0:
-        raise InputError("--batch_size must be positive and --visualize not negative.")
+    if args.visualize < 0:
+        raise InputError("--visualize must not be negative.")
     output = args.output or Path("outputs/eval") / f"{args.dataset}.json"
     if output.suffix != ".json":
         raise InputError(f"--output {output} must end in .json; the tables go into a .md beside it.")

@@ -23,7 +23,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--format", choices=FORMATS, required=True, help="mindir takes any batch size; air needs Ascend"
     )
-    parser.add_argument("--batch_size", type=int, default=1, help="fixed in an ONNX or AIR file")
+    parser.add_argument("--batch_size", type=cli.positive_int, default=1, help="fixed in an ONNX or AIR file")
     parser.add_argument("--with_smpl", action="store_true", help="also the body: vertices and joints in the output")
     parser.add_argument("--body", type=Path, help="with --with_smpl: SMPL .pkl or .npz; default: the bundled free body")
     cli.add_device_argument(parser)
@@ -33,8 +33,6 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Export and say how far the file's output is from MindSpore's."""
     args = parse_args()
-    if args.batch_size < 1:
-        raise InputError("--batch_size must be positive.")
     if args.body and not args.with_smpl:
         raise InputError("--body goes with --with_smpl.")
     body = load_body(args.body) if args.with_smpl else None

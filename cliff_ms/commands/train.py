@@ -41,5 +41,5 @@ def main() -> int:
         print(f"training {args.config} on {device} with {world_size} worker(s), into {output_dir}")
     code = train(config, output_dir, body, args.resume, rank, world_size)
     if rank == 0 and code == 0:
-        print(f"done; use the weights with: python demo.py photo.jpg ... --ckpt {output_dir}/checkpoints/final.ckpt")
+        print(f"done; use the weights with: cliff demo photo.jpg ... --ckpt {output_dir}/checkpoints/final.ckpt")
     return code

@@ -109,7 +109,7 @@ def evaluate(job: EvalJob) -> Evaluation:
     body = bodies["n"]
     if meta.body != body.name:
         log.warning(
-            "These weights speak the pose and shape of the body '%s', but are scored on '%s': poses carry over, shapes "
+            "These weights predict pose and shape of the body model '%s', but are scored on '%s': poses carry over, shapes "
             "do not, and neither do the numbers.",
             meta.body,
             body.name,

@@ -23,38 +23,8 @@ from cliff_ms.io.video import VideoReader, VideoWriter, is_video
 from cliff_ms.visual.meshes import person_mesh, write_glb, write_obj
 from cliff_ms.visual.page import PageEntry, Person, write_page
 from cliff_ms.visual.render import PALETTE, render_overlay, render_side
-from cliff_ms.weights.checkpoint import WeightsMeta, load_weights
-from cliff_ms.weights.engine import load_network
 
 log = logging.getLogger("cliff_ms")
-
-
-def load_predictor(ckpt: Path, body: Body, engine: str, batch_size: int) -> tuple[Predictor, WeightsMeta]:
-    """Set up the network and the body model.
-
-    Args:
-        ckpt: Weights with their side-car, or an exported .onnx.
-        body: The body model.
-        engine: 'mindspore' or 'onnxruntime'.
-        batch_size: People that go through the network at once; an .onnx has its own.
-
-    Returns:
-        The predictor and what its weights mean.
-
-    Raises:
-        InputError: What `load_weights` and `engine.load_network` raise.
-    """
-    weights = load_weights(ckpt)
-    meta = weights.meaning
-    network, batch_size = load_network(weights, engine, batch_size)
-    if meta.body != body.name:
-        log.warning(
-            "These weights speak the pose and shape of the body '%s', but are shown with '%s': poses carry over, "
-            "shapes do not.",
-            meta.body,
-            body.name,
-        )
-    return Predictor(network, meta.model, body, batch_size), meta
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,13 @@
 """From an image and the people found in it to bodies in the camera of the full image."""
 
+import logging
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
-from cliff_ms import camera
-from cliff_ms.body.files import Body
+from cliff_ms import camera, runtime
+from cliff_ms.body.files import Body, load_body
 from cliff_ms.body.smpl import SMPL
 from cliff_ms.config import ModelConfig
 from cliff_ms.data.batching import filled_batches, pose_in_batches
@@ -14,9 +16,14 @@ from cliff_ms.data.detections import Detections
 from cliff_ms.io.errors import InputError
 from cliff_ms.keypoints import convert_keypoints
 from cliff_ms.rotation import rotmat_to_axis_angle
+from cliff_ms.weights.checkpoint import load_weights
+from cliff_ms.weights.engine import load_network
 from cliff_ms.weights.networks import Network
+from cliff_ms.zoo import bundled_model
 
 _CROP = {"affine": crop_affine, "rounded": crop_rounded}
+
+log = logging.getLogger("cliff_ms")
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +40,18 @@ class People:
         vertices: (P, V, 3) m, camera.
         joints: (P, 45, 3) m, camera.
         joints2d: (P, 45, 2) px, full image.
+
+    Examples:
+        >>> from cliff_ms import load_predictor
+        >>> from cliff_ms.data.detections import ANY_IMAGE, read_keypoints
+        >>> from cliff_ms.io.images import read_image
+        >>> from cliff_ms.zoo import EXAMPLES
+        >>> found = read_keypoints(EXAMPLES / "people_keypoints.json")[ANY_IMAGE]
+        >>> people = load_predictor()(read_image(EXAMPLES / "people.jpg"), found, focal_length=1100)
+        >>> people.to_arrays("people.jpg")["pose"].shape
+        (4, 72)
+        >>> people.translation.shape
+        (4, 3)
     """
 
     detections: Detections
@@ -85,9 +104,14 @@ class Predictor:
         config: The conventions of its weights.
         body: The body model.
         batch_size: People that go through the network at once.
+        origin: Where the weights come from, in words.
     """
 
-    def __init__(self, network: Network, config: ModelConfig, body: Body, batch_size: int = 1) -> None:
+    def __init__(
+        self, network: Network, config: ModelConfig, body: Body, batch_size: int = 1, origin: str = ""
+    ) -> None:
+        self.body = body
+        self.origin = origin
         self._network = network
         self._config = config
         self._smpl = SMPL(body)
@@ -147,3 +171,52 @@ class Predictor:
         return np.stack(
             [normalize_image(cut(image, c, s, self._config.crop_hw)) for c, s in zip(center, size, strict=True)]
         )
+
+
+def load_predictor(
+    ckpt: str | Path | None = None,
+    body: str | Path | Body | None = None,
+    engine: str = "mindspore",
+    batch_size: int = 1,
+) -> Predictor:
+    """Set up the network and the body model, on the device of `runtime.setup_device`, called here if nobody has.
+
+    Args:
+        ckpt: Weights with their side-car (.ckpt, .safetensors), or an exported .onnx; None for the bundled model, which
+            reads 2D keypoints.
+        body: The body model, or its file; None for the bundled free body.
+        engine: 'mindspore' or 'onnxruntime'; an .onnx takes the latter.
+        batch_size: People that go through the network at once; an .onnx has its own.
+
+    Returns:
+        The predictor.
+
+    Raises:
+        InputError: What `load_body`, `load_weights` and `engine.load_network` raise, or an unknown engine.
+
+    Examples:
+        >>> from cliff_ms import load_predictor
+        >>> from cliff_ms.data.detections import ANY_IMAGE, read_keypoints
+        >>> from cliff_ms.io.images import read_image
+        >>> from cliff_ms.zoo import EXAMPLES
+        >>> predictor = load_predictor(batch_size=4)
+        >>> found = read_keypoints(EXAMPLES / "people_keypoints.json")[ANY_IMAGE]
+        >>> people = predictor(read_image(EXAMPLES / "people.jpg"), found)
+        >>> people.joints.shape
+        (4, 45, 3)
+    """
+    if engine not in runtime.ENGINES:
+        raise InputError(f"Unknown engine '{engine}': expected one of {', '.join(runtime.ENGINES)}.")
+    body = body if isinstance(body, Body) else load_body(body)
+    weights = load_weights(ckpt or bundled_model())
+    runtime.ensure_device()
+    network, batch_size = load_network(weights, engine, batch_size)
+    meaning = weights.meaning
+    if meaning.body != body.name:
+        log.warning(
+            "These weights predict pose and shape of the body model '%s', but are shown with '%s': poses carry over, "
+            "shapes do not.",
+            meaning.body,
+            body.name,
+        )
+    return Predictor(network, meaning.model, body, batch_size, meaning.origin)

@@ -46,6 +46,20 @@ class CLIFF(nn.Cell):
 
     Supported Platforms:
         ``CPU``
+
+    Examples:
+        >>> from mindspore import ops
+        >>> from cliff_ms import CLIFF
+        >>> rotmats, betas, cam_crop = CLIFF("res18")(ops.zeros((1, 3, 256, 192)), ops.zeros((1, 3)))
+        >>> rotmats.shape
+        (1, 24, 3, 3)
+
+        With the weights of a file:
+
+        >>> from cliff_ms.weights.checkpoint import load_weights
+        >>> from cliff_ms.weights.networks import load_model
+        >>> from cliff_ms.zoo import bundled_model
+        >>> cliff = load_model(load_weights(bundled_model()))
     """
 
     def __init__(

@@ -21,6 +21,7 @@ import numpy as np
 from cliff_ms.config import ModelConfig
 from cliff_ms.io.errors import InputError
 from cliff_ms.io.files import atomic_path
+from cliff_ms.io.packages import optional_module
 from cliff_ms.weights.checkpoint import (
     ENCODER_PREFIX,
     TORCH_SUFFIXES,
@@ -121,7 +122,7 @@ def read_torch(path: str | Path) -> typing.Any:
     Raises:
         InputError: Missing, foreign or truncated file, or one with Python objects other than weights.
     """
-    import torch
+    torch = optional_module("torch")
 
     try:
         file = Path(path).open("rb")
@@ -195,7 +196,7 @@ def to_torch(arrays: Mapping[str, np.ndarray], meta: WeightsMeta, dialect: str |
     Raises:
         InputError: A dialect that cannot be written, or arrays that are not those of the network.
     """
-    import torch
+    torch = optional_module("torch")
 
     dialect = dialect or ("official" if meta.part == "model" else "imagenet")
     if dialect not in ("official", "imagenet"):
@@ -233,7 +234,7 @@ def save_torch(path: str | Path, content: dict[str, typing.Any]) -> None:
     Raises:
         InputError: Unknown suffix, or a folder that is missing or cannot be written.
     """
-    import torch
+    torch = optional_module("torch")
 
     path = Path(path)
     check_output(path, TORCH_SUFFIXES)
@@ -284,7 +285,7 @@ def _harmless_globals() -> list[tuple[typing.Any, str]]:
 
 
 def _state_dict(content: typing.Any, where: str) -> dict[str, typing.Any]:
-    import torch
+    torch = optional_module("torch")
 
     state = content
     for key in ("model", "state_dict"):

@@ -139,7 +139,7 @@ def test_published_weights_from_pytorch_to_people_and_back(tmp_path):
     for engine in ("mindspore", "onnxruntime"):
         done = verb(*common, "--engine", engine, "--output_dir", tmp_path / engine)
         assert done.returncode == 0, done.stderr
-        assert "speak the pose and shape of the body 'smpl'" in done.stderr  # shown with the bundled body
+        assert "predict pose and shape of the body model 'smpl'" in done.stderr  # shown with the bundled body
         outputs.append(np.load(tmp_path / engine / "grey_cliff.npz"))
     for key in ("pose", "shape", "global_t", "pred_joints"):
         np.testing.assert_allclose(outputs[0][key], outputs[1][key], atol=1e-4)

@@ -12,6 +12,7 @@ import numpy as np
 
 from cliff_ms.io.errors import InputError
 from cliff_ms.io.files import require_file
+from cliff_ms.io.packages import optional_module
 from cliff_ms.io.pickles import ARRAY_GLOBALS, load_pickle
 
 
@@ -76,14 +77,14 @@ class _Wrapper:
 
 
 def _rebuild_tensor(*arguments: object) -> object:
-    import torch
+    torch = optional_module("torch")
 
     return torch._utils._rebuild_tensor_v2(*arguments)
 
 
 def _load_storage(data: bytes) -> object:
     """A tensor's numbers, to the CPU; PyTorch's own function would run what the bytes name."""
-    import torch
+    torch = optional_module("torch")
 
     return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
 

@@ -1,12 +1,10 @@
 """Raw files of data sets opened: MATLAB's two formats, CDF, frames of videos. Libraries are loaded when needed."""
 
-import importlib
 import logging
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,26 +12,13 @@ import numpy as np
 from cliff_ms.io.errors import InputError
 from cliff_ms.io.files import require_file
 from cliff_ms.io.images import write_image
+from cliff_ms.io.packages import optional_module
 from cliff_ms.io.video import VideoReader
 
 if TYPE_CHECKING:
     import h5py
 
 log = logging.getLogger("cliff_ms")
-
-
-def optional_module(name: str) -> ModuleType:
-    """Import a package that only readers need.
-
-    Raises:
-        InputError: If it is not installed.
-    """
-    try:
-        return importlib.import_module(name)
-    except ImportError:
-        raise InputError(
-            f"Reading this data set needs the Python package '{name}': pip install -r requirements-data.txt."
-        ) from None
 
 
 def read_mat(path: Path, key: str, plain: bool = False) -> Any:
