@@ -109,8 +109,8 @@ def evaluate(job: EvalJob) -> Evaluation:
     body = bodies["n"]
     if meta.body != body.name:
         log.warning(
-            "These weights predict pose and shape of the body model '%s', but are scored on '%s': poses carry over, shapes "
-            "do not, and neither do the numbers.",
+            "These weights predict pose and shape of the body model '%s', but are scored on '%s': poses carry over, "
+            "shapes do not, and neither do the numbers.",
             meta.body,
             body.name,
         )
