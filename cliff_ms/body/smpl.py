@@ -11,6 +11,8 @@ from cliff_ms.io.errors import InputError
 from cliff_ms.keypoints import SMPL45
 from cliff_ms.rotation import axis_angle_to_rotmat
 
+_BETAS = 10  # shape components used
+
 
 class SMPL(nn.Cell):
     r"""The SMPL function :math:`(\theta, \beta) \to` vertices and joints, for any body file in SMPL format.
@@ -20,11 +22,10 @@ class SMPL(nn.Cell):
 
     Args:
         body (Body): What :func:`cliff_ms.load_body` returns.
-        num_betas (int): Shape components used, at most those of the body. Default: 10.
         joint_regressor (numpy.ndarray): Optional (K, V) matrix; its joints follow the first 45. Default: None.
 
     Inputs:
-        - **betas** (Tensor) - Shape coefficients, (B, num_betas), float32.
+        - **betas** (Tensor) - Shape coefficients, (B, 10), float32.
         - **pose** (Tensor) - Rotations relative to the parent joint, the root's relative to the camera: matrices
           (B, 24, 3, 3), or axis-angle (B, 72) or (B, 24, 3) in rad.
 
@@ -50,20 +51,17 @@ class SMPL(nn.Cell):
         (1, 45, 3)
     """
 
-    def __init__(self, body: Body, num_betas: int = 10, joint_regressor: np.ndarray | None = None) -> None:
+    def __init__(self, body: Body, joint_regressor: np.ndarray | None = None) -> None:
         super().__init__()
-        if not 1 <= num_betas <= body.shapedirs.shape[2]:
-            raise ValueError(
-                f"For 'SMPL', the body has {body.shapedirs.shape[2]} betas, but got num_betas={num_betas}."
-            )
-        self.num_betas = num_betas
+        if body.shapedirs.shape[2] < _BETAS:
+            raise ValueError(f"For 'SMPL', the body must have {_BETAS} betas, but has {body.shapedirs.shape[2]}.")
         self.vertex_count = body.vertex_count
 
-        shapedirs = body.shapedirs[:, :, :num_betas].astype(np.float64)  # (V, 3, N)
+        shapedirs = body.shapedirs[:, :, :_BETAS].astype(np.float64)  # (V, 3, N)
         regressor = body.joint_regressor.astype(np.float64)  # (24, V)
         # Joints are linear in the rest vertices, and those in beta: J(beta) needs no mesh.
         self.joint_template = _constant(regressor @ body.v_template)  # (24, 3)
-        self.joint_shapedirs = _constant(np.einsum("jv,vkn->njk", regressor, shapedirs).reshape(num_betas, -1))
+        self.joint_shapedirs = _constant(np.einsum("jv,vkn->njk", regressor, shapedirs).reshape(_BETAS, -1))
         # Template, shape and pose blend shapes of one coordinate as one (1 + N + 207, V) matrix.
         blend = [np.c_[body.v_template[:, k], shapedirs[:, k], body.posedirs[:, k]].T for k in range(3)]
         self.blend_x, self.blend_y, self.blend_z = (_constant(b) for b in blend)
@@ -83,8 +81,8 @@ class SMPL(nn.Cell):
             self.joint_count = self.joint_count + len(joint_regressor)
 
     def construct(self, betas: Tensor, pose: Tensor) -> tuple[Tensor, Tensor]:
-        if betas.ndim != 2 or betas.shape[1] != self.num_betas:
-            raise ValueError(f"For 'SMPL', 'betas' must have shape (B, {self.num_betas}), but got {betas.shape}.")
+        if betas.ndim != 2 or betas.shape[1] != _BETAS:
+            raise ValueError(f"For 'SMPL', 'betas' must have shape (B, {_BETAS}), but got {betas.shape}.")
         rotmats = pose if pose.ndim == 4 else axis_angle_to_rotmat(pose.reshape(pose.shape[0], -1, 3))
         if rotmats.shape[1:] != (24, 3, 3):
             raise ValueError(

@@ -213,7 +213,7 @@ def _from_root(joints: np.ndarray, root: tuple[str, ...]) -> np.ndarray:
 def _mean_pose(count: int) -> tuple[np.ndarray, np.ndarray]:
     """The betas and rotations that the regressor starts from, for each of a batch."""
     mean = standing_mean_params()
-    rotmats = rot6d_to_rotmat(Tensor(mean.pose6d[None].astype(np.float32))).asnumpy()
+    rotmats = rot6d_to_rotmat(mean.pose6d[None].astype(np.float32))
     return np.tile(mean.betas.astype(np.float32), (count, 1)), np.tile(rotmats, (count, 1, 1, 1))
 
 

@@ -5,6 +5,7 @@ from mindspore import nn, ops
 
 from cliff_ms.models.resnet import BasicBlock, Bottleneck, batch_norm, conv, residual_layer
 
+_WIDTH = 48  # channels of the branch with the highest resolution
 _BLOCKS = 4  # residual blocks per branch and module
 _MODULES = (1, 4, 3)  # modules of stages 2, 3 and 4, which have 2, 3 and 4 branches
 _STEM_CHANNELS = 64
@@ -99,9 +100,6 @@ class HRNet(nn.Cell):
 
     "Deep High-Resolution Representation Learning for Visual Recognition", Wang et al., TPAMI 2020.
 
-    Args:
-        width: Channels of the branch with the highest resolution; 48 is HRNet-W48.
-
     Inputs:
         - **image** (Tensor) - RGB crop normalised with ImageNet's mean and deviation, shape (B, 3, H, W), float32.
           Height and width are multiples of 32 (px); CLIFF's weights expect 256 x 192.
@@ -122,7 +120,7 @@ class HRNet(nn.Cell):
         (1, 2048) 2048
     """
 
-    def __init__(self, width: int = 48) -> None:
+    def __init__(self) -> None:
         super().__init__()
         self.conv1 = conv(3, _STEM_CHANNELS, 3, stride=2)
         self.bn1 = batch_norm(_STEM_CHANNELS)
@@ -131,7 +129,7 @@ class HRNet(nn.Cell):
         self.layer1 = residual_layer(Bottleneck, _STEM_CHANNELS, _STEM_CHANNELS, 4)
 
         first = _STEM_CHANNELS * Bottleneck.expansion
-        channels = tuple(width * 2**i for i in range(4))
+        channels = tuple(_WIDTH * 2**i for i in range(4))
         # A transition starts the branch that is new in its stage from the lowest resolution so far.
         self.transition1 = nn.CellList(
             [

@@ -256,7 +256,7 @@ def parameter_shapes(model: ModelConfig, part: str) -> dict[str, tuple[int, ...]
     Returns:
         Name -> shape.
     """
-    from cliff_ms.models.cliff import build_model
+    from cliff_ms.models.cliff import build_model  # imports MindSpore, which convert.py --help does not need
 
     shapes = {name: tuple(parameter.shape) for name, parameter in build_model(model).parameters_and_names()}
     return shapes if part == "model" else encoder_entries(shapes)

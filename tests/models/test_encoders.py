@@ -143,7 +143,7 @@ def test_any_crop_size(size):
 def test_hrnet_refuses_sizes_its_branches_cannot_share(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # a graph that does not compile leaves a dump where it stands
     with pytest.raises(ValueError, match="multiples of 32"):
-        HRNet(width=4)(random_tensor(1, 3, 64, 48))
+        HRNet()(random_tensor(1, 3, 64, 48))
 
 
 @pytest.mark.slow
