@@ -58,7 +58,7 @@ LSP14 = (
 )  # fmt: skip
 
 JointSet = Literal["coco17", "openpose25"]  # what a keypoint model can read
-JOINT_SETS: dict[JointSet, tuple[str, ...]] = {"coco17": COCO17, "openpose25": OPENPOSE25}
+JOINT_SETS = {"coco17": COCO17, "openpose25": OPENPOSE25}
 # Detectors' hips stand for LSP's, as in SPIN's labels of COCO; their neck and pelvis, which lie elsewhere, for nothing.
 _SAME_JOINT = {"left_hip_lsp": "left_hip", "right_hip_lsp": "right_hip"}
 # The regressors that a body file may carry: rows of J_regressor_<name>.

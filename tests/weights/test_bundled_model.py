@@ -26,9 +26,9 @@ def people(tmp_path_factory):
 
 
 def score(people, **changes):
-    from cliff_ms.evaluation.evaluate import Job, evaluate
+    from cliff_ms.evaluation.evaluate import EvalJob, evaluate
 
-    return evaluate(Job(find_protocol("synthetic", None), load_weights(BUNDLED_MODEL), people, **changes))[0]
+    return evaluate(EvalJob(find_protocol("synthetic", None), load_weights(BUNDLED_MODEL), people, **changes)).values
 
 
 def test_it_is_as_good_as_stated(people, tmp_path, monkeypatch, file_reads):
