@@ -12,7 +12,12 @@ from cliff_ms.runtime import DEVICE_TARGETS, ENGINES
 
 def add_engine_arguments(parser: argparse.ArgumentParser, batch_size: int) -> None:
     """Add `--engine` and `--batch_size`, with its default, to a verb."""
-    parser.add_argument("--engine", choices=ENGINES, default="mindspore", help="runs the network")
+    parser.add_argument(
+        "--engine",
+        choices=ENGINES,
+        default="auto",
+        help="runs the network: auto takes MindSpore on Ascend and GPU, and ONNX Runtime on the CPU",
+    )
     parser.add_argument(
         "--batch_size", type=positive_int, default=batch_size, help="people that go through the network at once"
     )
@@ -35,14 +40,16 @@ def positive_int(text: str) -> int:
     return int(text)
 
 
-def positive_float(text: str) -> float:
-    """For argparse: a finite number above 0."""
+def focal_length(text: str) -> float | str:
+    """For argparse: a finite number above 0, in px, or 'exif' or 'estimate'."""
+    if text in ("exif", "estimate"):
+        return text
     try:
         value = float(text)
     except ValueError:
         value = math.nan
     if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"must be positive and finite, but got '{text}'")
+        raise argparse.ArgumentTypeError(f"must be positive and finite, 'exif' or 'estimate', but got '{text}'")
     return value
 
 

@@ -12,7 +12,7 @@ os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
 os.environ.setdefault("GLOG_v", "3")  # MindSpore logs errors only; its warnings are about its own internals
 
 DEVICE_TARGETS = ("auto", "Ascend", "GPU", "CPU")
-ENGINES = ("mindspore", "onnxruntime")
+ENGINES = ("auto", "mindspore", "onnxruntime")
 _PREFERENCE = ("Ascend", "GPU", "CPU")
 _MISSING = {
     "Ascend": "an Ascend NPU with its driver and the CANN toolkit",

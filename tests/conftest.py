@@ -1,10 +1,17 @@
 import collections
+import os
 
 import pytest
 import safetensors.numpy
 
 from cliff_ms import runtime
 from cliff_ms.weights import checkpoint
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_of_its_own(tmp_path_factory):
+    """Networks that are exported on the way must not come from, nor go into, the user's cache."""
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture(scope="session")

@@ -72,9 +72,11 @@ def main() -> int:
         check_model(load_config(args.config), weights.meaning, str(weights.path))
     device = runtime.setup_device(args.device_target)
     from cliff_ms.evaluation.evaluate import EvalJob, evaluate, write_report
+    from cliff_ms.weights.engine import resolve_engine
 
     print(f"{args.dataset}, protocol '{protocol.name}' ({protocol.source})\nweights: {weights.meaning.origin}")
-    print(f"engine: {args.engine}; device of MindSpore: {device}")
+    engine = resolve_engine(args.engine, weights)
+    print(f"engine: {engine}; device of MindSpore: {device}")
     result = evaluate(
         EvalJob(
             protocol=protocol,
@@ -84,7 +86,7 @@ def main() -> int:
             body=args.body,
             body_dir=args.body_dir,
             keypoints=args.keypoints,
-            engine=args.engine,
+            engine=engine,
             batch_size=args.batch_size,
             visualize=args.visualize,
             agora_root=args.agora_root,

@@ -49,7 +49,7 @@ class EvalJob:
     body: Path | None = None
     body_dir: Path | None = None
     keypoints: str = "clean"
-    engine: str = "mindspore"
+    engine: str = "auto"
     batch_size: int = 32
     visualize: int = 0
     agora_root: Path | None = None

@@ -17,7 +17,7 @@ from cliff_ms.io.errors import InputError
 from cliff_ms.keypoints import convert_keypoints
 from cliff_ms.rotation import rotmat_to_axis_angle
 from cliff_ms.weights.checkpoint import load_weights
-from cliff_ms.weights.engine import load_network
+from cliff_ms.weights.engine import load_network, resolve_engine
 from cliff_ms.weights.networks import Network
 from cliff_ms.zoo import bundled_model
 
@@ -105,13 +105,14 @@ class Predictor:
         body: The body model.
         batch_size: People that go through the network at once.
         origin: Where the weights come from, in words.
+        engine: What runs the network.
     """
 
     def __init__(
-        self, network: Network, config: ModelConfig, body: Body, batch_size: int = 1, origin: str = ""
+        self, network: Network, config: ModelConfig, body: Body, batch_size: int = 1, origin: str = "", engine: str = ""
     ) -> None:
         self.body = body
-        self.origin = origin
+        self.origin, self.engine = origin, engine
         self._network = network
         self._config = config
         self._smpl = SMPL(body)
@@ -164,7 +165,10 @@ class Predictor:
     ) -> np.ndarray:
         if self._config.reads_keypoints:
             if detections.keypoints is None:
-                raise InputError("These weights read 2D keypoints, not pixels: give them with --keypoints.")
+                raise InputError(
+                    "These weights read 2D keypoints, not pixels: give them with --keypoints, or leave out --boxes and "
+                    "--detector."
+                )
             keypoints = convert_keypoints(detections.keypoints[rows], detections.joint_set, self._config.joint_set)
             return normalize_keypoints(keypoints, center, size)
         cut = _CROP[self._config.crop_style]
@@ -176,7 +180,7 @@ class Predictor:
 def load_predictor(
     ckpt: str | Path | None = None,
     body: str | Path | Body | None = None,
-    engine: str = "mindspore",
+    engine: str = "auto",
     batch_size: int = 1,
 ) -> Predictor:
     """Set up the network and the body model, on the device of `runtime.setup_device`, called here if nobody has.
@@ -185,7 +189,7 @@ def load_predictor(
         ckpt: Weights with their side-car (.ckpt, .safetensors), or an exported .onnx; None for the bundled model, which
             reads 2D keypoints.
         body: The body model, or its file; None for the bundled free body.
-        engine: 'mindspore' or 'onnxruntime'; an .onnx takes the latter.
+        engine: 'auto', 'mindspore' or 'onnxruntime', see `engine.load_network`.
         batch_size: People that go through the network at once; an .onnx has its own.
 
     Returns:
@@ -210,6 +214,7 @@ def load_predictor(
     body = body if isinstance(body, Body) else load_body(body)
     weights = load_weights(ckpt or bundled_model())
     runtime.ensure_device()
+    engine = resolve_engine(engine, weights)
     network, batch_size = load_network(weights, engine, batch_size)
     meaning = weights.meaning
     if meaning.body != body.name:
@@ -219,4 +224,4 @@ def load_predictor(
             meaning.body,
             body.name,
         )
-    return Predictor(network, meaning.model, body, batch_size, meaning.origin)
+    return Predictor(network, meaning.model, body, batch_size, meaning.origin, engine)
