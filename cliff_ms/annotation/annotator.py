@@ -40,7 +40,8 @@ from cliff_ms.keypoints import SPIN24, SPIN24_OF_LANDMARKS
 from cliff_ms.rotation import rotmat_to_axis_angle
 from cliff_ms.training.trainer import train
 from cliff_ms.weights.checkpoint import Weights, check_body, check_model, load_weights, side_car
-from cliff_ms.weights.networks import Network, load_model, mindspore_network
+from cliff_ms.weights.engine import load_network
+from cliff_ms.weights.networks import Network
 from cliff_ms.zoo import BUNDLED_BODY
 
 NO_AUGMENTATION = AugmentConfig(flip=0.0, rotation_prob=0.0, scale=0.0, noise=0.0)
@@ -99,7 +100,7 @@ class AnnotationJob:
 
     config: AnnotatorConfig
     weights: Weights
-    annotations: Path
+    annotations: Path | None
     image_dir: Path | None
     output: Path
 
@@ -244,7 +245,8 @@ def predict(job: AnnotationJob, body: Body, weights: Weights, people: Annotation
     source = Source(SourceConfig(str(job.work / "target.npz"), str(job.image_dir or "")), model, "data.val")
     data = EvalDataset(source, config.batch_size)
     smpl = build_smpl(body, job.config.body or str(BUNDLED_BODY))
-    found, points2d = run_network(mindspore_network(load_model(weights), model), smpl, data, config.workers)
+    network, _ = load_network(weights, "auto", config.batch_size)
+    found, points2d = run_network(network, smpl, data, config.workers)
     if not found["has_smpl"].any():
         raise InputError(
             f"{weights.path} gives no finite numbers for anybody: bad weights, or a finetuning that diverged."

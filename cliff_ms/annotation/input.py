@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from cliff_ms.config import ModelConfig
 from cliff_ms.data.annotations import Annotations, load_annotations
@@ -16,9 +17,10 @@ from cliff_ms.data.crop import box_to_crop
 from cliff_ms.data.decoding import ImageFile
 from cliff_ms.data.detections import MIN_CONFIDENCE, MIN_JOINTS, box_around, read_keypoints
 from cliff_ms.data.keypoint_files import coco_people, field, is_coco
+from cliff_ms.inference.pose_detector import PoseDetector
 from cliff_ms.io.errors import InputError
 from cliff_ms.io.files import read_json, require_file
-from cliff_ms.io.images import find_inputs
+from cliff_ms.io.images import find_inputs, read_image
 from cliff_ms.keypoints import convert_keypoints
 
 log = logging.getLogger("cliff_ms")
@@ -38,7 +40,7 @@ class Target:
     truth: Annotations | None
 
 
-def read_target(path: Path, image_dir: Path | None, model: ModelConfig) -> Target:
+def read_target(path: Path | None, image_dir: Path | None, model: ModelConfig) -> Target:
     """Read the people to annotate.
 
     A standard npz (or EFT's json) brings its boxes. Around other people a box is drawn by the rule of
@@ -46,7 +48,8 @@ def read_target(path: Path, image_dir: Path | None, model: ModelConfig) -> Targe
     (`keypoints2d`) and `input_keypoints`, one that is missing is made of the other.
 
     Args:
-        path: Standard npz; COCO's person_keypoints json; folder of OpenPose json, one per image.
+        path: Standard npz; COCO's person_keypoints json; folder of OpenPose json, one per image; or None for the people
+            that the bundled detector finds in the images.
         image_dir: Folder of the images, or None where they are not needed.
         model: The network that will read them.
 
@@ -62,7 +65,9 @@ def read_target(path: Path, image_dir: Path | None, model: ModelConfig) -> Targe
     if image_dir is not None and not image_dir.is_dir():
         raise InputError(f"--image_dir: there is no folder '{image_dir}'.")
     truth = None
-    if path.is_dir():
+    if path is None:
+        people = _from_images(image_dir, model.crop_hw)
+    elif path.is_dir():
         people = _from_openpose(path, image_dir, model.crop_hw)
     elif content := _coco_content(path):
         people = _from_coco(content, path, model.crop_hw)
@@ -138,6 +143,27 @@ def _from_openpose(folder: Path, image_dir: Path | None, crop_hw: tuple[int, int
     names = np.repeat([image_of[stem] for stem in found], counts)
     boxes, keypoints = (np.concatenate([getattr(each, name) for each in people]) for name in ("boxes", "keypoints"))
     return _boxed(names, np.arange(len(names)), boxes, keypoints, "openpose25", crop_hw)
+
+
+def _from_images(image_dir: Path | None, crop_hw: tuple[int, int]) -> Annotations:
+    """One row per person that the bundled detector finds, in the order of the images' names."""
+    if image_dir is None:
+        raise InputError(
+            "Name the 2D keypoints with --annotations, or a folder of images to find them in, --image_dir."
+        )
+    detector, names, found, sizes = PoseDetector(), [], [], []
+    for path in tqdm(find_inputs([str(image_dir)]), unit="image", leave=False, disable=None):
+        image = read_image(path)
+        people = detector(image)
+        names += [path.name] * len(people.boxes)
+        sizes += [image.shape[:2]] * len(people.boxes)
+        found.append(people)
+    if not names:
+        raise InputError(f"'{image_dir}': nobody was found in its images.")
+    log.warning("the keypoints are those of the bundled detector: the annotations can only be as good as these")
+    boxes, keypoints = (np.concatenate([getattr(each, name) for each in found]) for name in ("boxes", "keypoints"))
+    people = _boxed(np.array(names), np.arange(len(names)), boxes, keypoints, "coco17", crop_hw)
+    return replace(people, img_hw=np.array(sizes, np.float32))
 
 
 def _boxed(

@@ -21,8 +21,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--annotations",
         type=Path,
-        required=True,
-        help="2D keypoints in px: npz (as prepare.py writes it), COCO's person_keypoints json, folder of OpenPose json",
+        help="2D keypoints in px: npz (as prepare.py writes it), COCO's person_keypoints json, folder of OpenPose "
+        "json; default: what the bundled detector finds in --image_dir",
     )
     parser.add_argument(
         "--image_dir", type=Path, help="folder of the images; a keypoint model takes sizes and pictures from it"

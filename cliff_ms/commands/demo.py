@@ -6,8 +6,8 @@ from pathlib import Path
 
 from cliff_ms import cli, runtime
 from cliff_ms.body.files import load_body
-from cliff_ms.data.detections import BOX_FORMATS, read_boxes, read_keypoints
-from cliff_ms.inference.detectors import load_detector
+from cliff_ms.data.detections import BOX_FORMATS, Detections, read_boxes, read_keypoints
+from cliff_ms.inference.detectors import BUNDLED, Detector, load_detector
 from cliff_ms.io.errors import InputError
 from cliff_ms.io.files import prepare_output_dir
 from cliff_ms.io.images import find_inputs
@@ -25,11 +25,19 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--keypoints", type=Path, help="2D keypoints in px: OpenPose json or a folder of them, COCO json"
     )
-    parser.add_argument("--detector", help="yolov3.cfg,yolov3.weights, a YOLO .onnx, or whole-image")
+    parser.add_argument(
+        "--detector",
+        help="finds the people where neither --boxes nor --keypoints are given: bundled (default: two small networks, "
+        "boxes and 2D keypoints), yolov3.cfg,yolov3.weights, a YOLO .onnx (of a pose model with its keypoints), or "
+        "whole-image",
+    )
     parser.add_argument(
         "--focal_length",
-        type=cli.positive_float,
-        help="px of the full image; default: sqrt(width^2 + height^2)",
+        type=cli.focal_length,
+        default="exif",
+        metavar="PX|exif|estimate",
+        help="px of the full image; exif (default): what a photo's file states, unless the photo was cropped since, "
+        "and else estimate: sqrt(width^2 + height^2)",
     )
     cli.add_engine_arguments(parser, batch_size=1)
     parser.add_argument("--obj", action="store_true", help="also write each person of a photo as OBJ")
@@ -38,28 +46,43 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def check(boxes: Path | None, keypoints: Path | None, detector: str | None) -> None:
-    """Refuse options that do not go together.
+def find_people(
+    boxes: Path | None, box_format: str, keypoints: Path | None, detector: str | None
+) -> tuple[dict[str, Detections] | None, dict[str, Detections] | None, Detector | None]:
+    """Read where the people are, or make the detector that finds them.
+
+    Args:
+        boxes: File of --boxes.
+        box_format: Of --box_format.
+        keypoints: File or folder of --keypoints.
+        detector: Of --detector; without any of the three, the bundled one.
+
+    Returns:
+        Boxes, keypoints, detector: what `Finder` takes.
 
     Raises:
-        InputError: Not exactly one way to find the people.
+        InputError: Both given and to be found, or files that cannot be used.
     """
     given = boxes is not None or keypoints is not None
-    if detector is None and not given:
-        raise InputError("Say where the people are: --boxes FILE, --keypoints FILE, or --detector (see --help).")
     if detector is not None and given:
         raise InputError("--detector finds the people itself: leave it out, or leave out --boxes and --keypoints.")
+    return (
+        read_boxes(boxes, box_format) if boxes else None,
+        read_keypoints(keypoints) if keypoints else None,
+        None if given else load_detector(detector or BUNDLED),
+    )
 
 
-def choose_weights(ckpt: Path | None, keypoints: Path | None) -> Path:
+def choose_weights(ckpt: Path | None, with_keypoints: bool) -> Path:
     """The weights that were named, or the bundled ones.
 
     Raises:
         InputError: Nothing that the bundled model could read.
     """
-    if ckpt is None and keypoints is None:
+    if ckpt is None and not with_keypoints:
         raise InputError(
-            "The bundled model reads 2D keypoints: give --keypoints FILE, or weights that read pixels (--ckpt)."
+            "The bundled model reads 2D keypoints: give --keypoints FILE, or weights that read pixels (--ckpt), or "
+            "leave out --boxes and --detector."
         )
     return ckpt or bundled_model()
 
@@ -67,13 +90,10 @@ def choose_weights(ckpt: Path | None, keypoints: Path | None) -> Path:
 def main() -> int:
     """Check what was given, then load MindSpore and work through the files."""
     args, start = parse_args(), time.perf_counter()
-    check(args.boxes, args.keypoints, args.detector)
     inputs, output_dir = find_inputs(args.input), prepare_output_dir(args.output_dir)
-    boxes = read_boxes(args.boxes, args.box_format) if args.boxes else None
-    keypoints = read_keypoints(args.keypoints) if args.keypoints else None
-    detector = load_detector(args.detector) if args.detector else None
+    boxes, keypoints, detector = find_people(args.boxes, args.box_format, args.keypoints, args.detector)
     body = load_body(args.body)
-    ckpt = choose_weights(args.ckpt, args.keypoints)
+    ckpt = choose_weights(args.ckpt, keypoints is not None or (detector is not None and detector.gives_keypoints))
     device = runtime.setup_device(args.device_target)
     from cliff_ms.inference.demo import Demo, Finder
     from cliff_ms.inference.predict import load_predictor
@@ -81,13 +101,13 @@ def main() -> int:
     predictor = load_predictor(ckpt, body, args.engine, args.batch_size)
     find = Finder(boxes, keypoints, detector, args.boxes, args.keypoints)
     demo = Demo(predictor, body, find, output_dir, args.focal_length, args.obj)
-    print(f"weights: {predictor.origin}\nbody: {body.name}; engine: {args.engine}; device of MindSpore: {device}")
+    print(f"weights: {predictor.origin}\nbody: {body.name}; engine: {predictor.engine}; device of MindSpore: {device}")
     ready = time.perf_counter()
     page = demo.run(inputs, f"Weights: {predictor.origin} Body: {body.name}.")
     if demo.seconds:
         first, rest = demo.seconds[0], demo.seconds[1:]
         print(cli.table(demo.rows))
-        print(f"start-up {ready - start:.1f} s; first file {first:.1f} s, graph compilation included", end="")
+        print(f"start-up {ready - start:.1f} s; first file {first:.1f} s", end="")
         print(f"; the others {sum(rest) / len(rest):.2f} s each" if rest else "")
         print(f"open {page}")
     if demo.failed:

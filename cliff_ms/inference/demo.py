@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from tqdm import tqdm
@@ -17,6 +18,7 @@ from cliff_ms.data.detections import Detections
 from cliff_ms.inference.detectors import Detector
 from cliff_ms.inference.predict import People, Predictor
 from cliff_ms.io.errors import InputError
+from cliff_ms.io.exif import stated_focal_length
 from cliff_ms.io.files import atomic_path
 from cliff_ms.io.images import read_image, write_image
 from cliff_ms.io.video import VideoReader, VideoWriter, is_video
@@ -25,6 +27,9 @@ from cliff_ms.visual.page import PageEntry, Person, write_page
 from cliff_ms.visual.render import PALETTE, render_overlay, render_side
 
 log = logging.getLogger("cliff_ms")
+
+FocalLengthRule = Literal["exif", "estimate"]
+ESTIMATED = "estimated from the image size (a diagonal field of view of 55 degrees)"
 
 
 @dataclass(frozen=True)
@@ -52,7 +57,7 @@ class Finder:
             InputError: No entry for it, boxes outside it, or boxes and keypoints that do not pair up.
         """
         if self.detector is not None:
-            return self.detector(image)
+            return self.detector.find(image)
         boxes = self._look_up(self.boxes, path, frame, self.boxes_file)
         people = self._look_up(self.keypoints, path, frame, self.keypoints_file)
         if boxes is not None and people is not None:
@@ -60,6 +65,14 @@ class Finder:
         people = people or boxes
         found.check_boxes_in_image(people.boxes, image.shape[:2], str(path))
         return people
+
+    @property
+    def source(self) -> str:
+        """Where the people come from, in words."""
+        if self.detector is not None:
+            return f"found by {self.detector.name}"
+        given = {"boxes": self.boxes, "keypoints": self.keypoints}
+        return " and ".join(name for name, people in given.items() if people is not None) + " as given"
 
     @staticmethod
     def _look_up(
@@ -90,7 +103,8 @@ class Demo:
         body: The body model.
         find: Where the people are.
         output_dir: Existing folder.
-        focal_length: px, or None to estimate it from each image's size.
+        focal_length: px; 'exif' for what an image's file states, where that can be trusted, and else estimated from the
+            image's size; 'estimate' for the latter in any case.
         write_obj: Also write each person of an image as OBJ, which takes ten times as long as GLB.
         rows: Filled while running: one dict per person of each image, one per video.
         failed: Filled while running: files that could not be used, already reported.
@@ -101,7 +115,7 @@ class Demo:
     body: Body
     find: Finder
     output_dir: Path
-    focal_length: float | None = None
+    focal_length: float | FocalLengthRule = "exif"
     write_obj: bool = False
     rows: list[dict] = field(default_factory=list)
     failed: list[Path] = field(default_factory=list)
@@ -152,10 +166,26 @@ class Demo:
 
     def _image(self, path: Path) -> Callable[[], PageEntry]:
         image = read_image(path)
-        people = self.predictor(image, self.find(image, path), self.focal_length)
-        return functools.partial(self._draw_image, path, image, people)
+        focal_length, focal_source = self._focal_length(path, image.shape[:2])
+        people = self.predictor(image, self.find(image, path), focal_length)
+        count = f"{len(people)} people" if len(people) > 1 else ("1 person" if len(people) else "nobody")
+        note = f"{count}, {self.find.source}; focal length {people.focal_length:.0f} px, {focal_source}"
+        log.info("%s: %s", path, note)
+        return functools.partial(self._draw_image, path, image, people, note)
 
-    def _draw_image(self, path: Path, image: np.ndarray, people: People) -> PageEntry:
+    def _focal_length(self, path: Path, img_hw: tuple[int, ...]) -> tuple[float | None, str]:
+        """What the predictor is given, and where it comes from, in words."""
+        if isinstance(self.focal_length, float):
+            return self.focal_length, "as given"
+        stated = stated_focal_length(path, img_hw)
+        if stated is None:
+            return None, ESTIMATED
+        if self.focal_length == "exif" and not stated.doubt:
+            return stated.px, stated.source
+        why = stated.doubt or "--focal_length exif takes it"
+        return None, f"{ESTIMATED}, not {stated.px:.0f} px ({stated.source}; {why})"
+
+    def _draw_image(self, path: Path, image: np.ndarray, people: People, note: str) -> PageEntry:
         overlay, side = self._overlay(image, people), self._side(people)
         write_image(self._output(path, "overlay.jpg"), overlay)
         write_image(self._output(path, "side.jpg"), side)
@@ -170,14 +200,17 @@ class Demo:
                 files[f"person {k} (OBJ)"] = f"{path.stem}_{k}.obj"
         rows = describe(people)
         self.rows += [{"file": path.name, **row} for row in rows]
-        return PageEntry(path.name, overlay, side, _page_people(people, rows), files)
+        return PageEntry(path.name, overlay, side, _page_people(people, rows), files, note=note)
 
     def _video(self, path: Path) -> Callable[[], PageEntry]:
         arrays, shown = [], None
+        focal_length, focal_source = (
+            (self.focal_length, "as given") if isinstance(self.focal_length, float) else (None, ESTIMATED)
+        )
         output = self._output(path, "overlay.mp4")
         with VideoReader(path) as reader, VideoWriter(output, reader.fps, reader.img_hw) as writer:
             for frame, image in enumerate(tqdm(reader, path.name, reader.frame_count or None, leave=False)):
-                people = self.predictor(image, self.find(image, path, frame), self.focal_length)
+                people = self.predictor(image, self.find(image, path, frame), focal_length)
                 overlay = self._overlay(image, people)
                 writer.write(overlay)
                 arrays.append(people.to_arrays(f"{path.name}/{frame:06d}", frame))
@@ -187,6 +220,8 @@ class Demo:
         people, overlay = shown
         count = sum(len(a["shape"]) for a in arrays)
         self.rows.append({"file": path.name, "person": f"{count} in {len(arrays)} frames"})
+        note = f"people {self.find.source}; focal length {people.focal_length:.0f} px, {focal_source}"
+        log.info("%s: %s", path, note)
         entry = PageEntry(
             path.name,
             overlay,
@@ -194,6 +229,7 @@ class Demo:
             _page_people(people, describe(people)),
             {"parameters": f"{path.stem}_cliff.npz"},
             output.name,
+            note,
         )
         return lambda: entry
 

@@ -4,7 +4,7 @@ Class 0 must be the person, as in COCO. Where the files are not enough to know w
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -18,7 +18,6 @@ from cliff_ms.io.images import quiet_opencv
 MIN_SCORE = 0.5
 # Of two boxes that overlap by more (intersection over union), the one with the lower score goes.
 MAX_OVERLAP = 0.45
-WHOLE_IMAGE = "whole-image"
 
 _DYNAMIC_SIDE = 640  # px, for an ONNX file that leaves its input size open: what these networks are trained at
 _STRIDES = (8, 16, 32)
@@ -29,39 +28,6 @@ _LAYOUTS = (
     "(1, 4 + classes, N) of YOLOv8 and later, (1, 56, N) of its pose models, (1, 300, 6) and (1, 300, 57) of both "
     "exported end to end"
 )
-
-
-# (H, W, 3) uint8 RGB -> the people, the highest score first, boxes in px of the image.
-Detector = Callable[[np.ndarray], Detections]
-
-
-def load_detector(spec: str) -> Detector:
-    """Make the detector that the user names.
-
-    Args:
-        spec: 'FILE.cfg,FILE.weights' (Darknet), 'FILE.onnx', or 'whole-image' for one box around the whole image.
-
-    Returns:
-        A function from (H, W, 3) uint8 RGB to the people in it, the highest score first, boxes in px of the image.
-
-    Raises:
-        InputError: If it is none of these, or the files cannot be used.
-    """
-    if spec == WHOLE_IMAGE:
-        return whole_image
-    files = spec.split(",")
-    suffixes = [Path(file).suffix.lower() for file in files]
-    if suffixes == [".cfg", ".weights"]:
-        return YoloDarknet(*files).detect
-    if suffixes == [".onnx"]:
-        return YoloOnnx(files[0]).detect
-    raise InputError(f"Detector '{spec}' is unknown: expected FILE.cfg,FILE.weights or FILE.onnx or {WHOLE_IMAGE}.")
-
-
-def whole_image(image_rgb: np.ndarray) -> Detections:
-    """One person who fills the image: for crops, and only when the user asks for it."""
-    height, width = image_rgb.shape[:2]
-    return Detections(np.array([[0, 0, width, height]], np.float64), np.ones(1))
 
 
 class YoloDarknet:
@@ -119,6 +85,9 @@ class YoloOnnx:
     Args:
         path: The ONNX file.
 
+    Attributes:
+        gives_keypoints: Whether it is one of the pose models.
+
     Raises:
         InputError: If the file is missing, cannot be loaded, or has outputs of other shapes.
     """
@@ -133,6 +102,7 @@ class YoloOnnx:
             except cv2.error as error:
                 raise InputError(f"Detector '{path}' cannot be run by OpenCV: {_reason(error)}.") from error
         self._family = _onnx_family([output.shape for output in outputs], self._input_hw, self._path)
+        self.gives_keypoints = self._read(outputs[0][0])[2] is not None
 
     def _run(self, canvas: np.ndarray, factor: float) -> Sequence[np.ndarray]:
         self._net.setInput(_blob(canvas, factor))

@@ -1,5 +1,6 @@
 """Images in and out of memory as (H, W, 3) uint8 RGB, and the list of those to work on."""
 
+import logging
 import re
 import threading
 from collections.abc import Iterator
@@ -12,8 +13,10 @@ import numpy as np
 from cliff_ms.io.errors import InputError
 from cliff_ms.io.files import atomic_path, require_file
 
+_NAMES_SHOWN = 5
 IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
+log = logging.getLogger("cliff_ms")
 _lock = threading.Lock()
 _log_levels: list[int] = []  # as each thread in `quiet_opencv` found the process's level, so the first is the true one
 
@@ -55,6 +58,7 @@ def find_inputs(paths: list[str]) -> list[Path]:
             if not images:
                 raise InputError(f"Folder '{path}' holds no image ({', '.join(IMAGE_EXTENSIONS)}).")
             files += images
+            _report_others(path, images)
         elif path.exists():
             files.append(path)
         else:
@@ -124,6 +128,16 @@ def write_image(path: str | Path, image_rgb: np.ndarray, quality: int = 92) -> N
     _, data = cv2.imencode(Path(path).suffix, bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
     with atomic_path(path) as temporary:
         temporary.write_bytes(data.tobytes())
+
+
+def _report_others(folder: Path, images: list[Path]) -> None:
+    others = sorted(p.name for p in folder.iterdir() if p.is_file() and not p.name.startswith(".") and p not in images)
+    if others:
+        names = ", ".join(others[:_NAMES_SHOWN]) + (", ..." if len(others) > _NAMES_SHOWN else "")
+        log.warning(
+            "%s: %d of its files are left out, because of a folder only %s are taken (name a video itself): %s",
+            folder, len(others), " ".join(IMAGE_EXTENSIONS), names,
+        )  # fmt: skip
 
 
 def _is_listed_image(path: Path) -> bool:

@@ -47,6 +47,7 @@ class PageEntry:
         people: in the order of the table.
         files: label -> path relative to the page, shown as links.
         video: path of an mp4 relative to the page, shown as a player above the images; or None.
+        note: plain text below the title, such as how the people were found; '' for none.
     """
 
     title: str
@@ -55,6 +56,7 @@ class PageEntry:
     people: Sequence[Person]
     files: Mapping[str, str] = field(default_factory=dict)
     video: str | None = None
+    note: str = ""
 
 
 def write_page(path: str | Path, entries: Iterable[PageEntry], faces: np.ndarray, title: str, note: str) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from PIL import ExifTags, Image
 
 from cliff_ms import load_body
 from cliff_ms.config import ModelConfig
@@ -17,6 +18,7 @@ from cliff_ms.inference.demo import Demo, Finder
 from cliff_ms.inference.predict import Predictor
 from cliff_ms.io.images import read_image
 from cliff_ms.io.video import VideoReader, VideoWriter
+from cliff_ms.keypoints import COCO17, SMPL45, index_map
 from tests.golden import weights
 from tests.paths import ROOT, ZOO
 
@@ -28,6 +30,24 @@ def verb(*arguments):
     done = subprocess.run([sys.executable, *map(str, arguments)], cwd=ROOT, capture_output=True, text=True)
     assert "Traceback" not in done.stderr
     return done
+
+
+# COCO val2017's keypoints of image 785, the skier, in the order of COCO17, px.
+SKIER = np.array(
+    [(367, 81), (374, 73), (360, 75), (386, 78), (356, 81), (399, 108), (358, 129), (433, 142), (341, 159), (449, 165),
+     (309, 178), (424, 203), (393, 214), (429, 294), (367, 273), (466, 362), (396, 341)]
+)  # fmt: skip
+
+
+def photo_with_exif(path, millimetres, stated_size):
+    """A black photo whose file states a 35 mm equivalent, and perhaps the size it was taken in."""
+    exif = Image.Exif()
+    tags = exif.get_ifd(ExifTags.IFD.Exif)
+    tags[ExifTags.Base.FocalLengthIn35mmFilm] = millimetres
+    if stated_size:
+        tags[ExifTags.Base.ExifImageWidth], tags[ExifTags.Base.ExifImageHeight] = stated_size
+    Image.new("RGB", (1280, 720)).save(path, exif=exif)
+    return path
 
 
 def standing_network(inputs, center, size, img_hw, focal_length):
@@ -100,13 +120,56 @@ def test_keypoints_of_one_image_are_not_used_for_two(body, tmp_path):
         make_demo(body, find, tmp_path).run([Path("clip.mp4")], "")
 
 
+@pytest.mark.usefixtures("graph_mode")
+@pytest.mark.parametrize(
+    ("rule", "stated_size", "millimetres", "words"),
+    [
+        ("exif", None, 24, "EXIF: 24 mm"),
+        ("exif", (4032, 3024), None, "it was taken as 4032 x 3024 px"),
+        ("estimate", None, None, "--focal_length exif takes it"),
+    ],
+)
+def test_the_focal_length_of_the_file_is_used_or_the_reason_is_said(
+    body, tmp_path, caplog, rule, stated_size, millimetres, words
+):
+    photo = photo_with_exif(tmp_path / "phone.jpg", 24, stated_size)
+    run = make_demo(body, Finder(boxes={"phone.jpg": read_boxes(BOXES)["people.jpg"]}), tmp_path)
+    run.focal_length = rule
+    with caplog.at_level("INFO", logger="cliff_ms"):
+        page = run.run([photo], "")
+    diagonal = np.hypot(1280, 720)
+    expected = diagonal * millimetres / np.hypot(36, 24) if millimetres else diagonal
+    np.testing.assert_allclose(np.load(tmp_path / "phone_cliff.npz")["focal_l"], expected)
+    assert words in caplog.text and words in page.read_text()
+
+
+@pytest.mark.slow
+def test_a_photo_and_nothing_else(tmp_path):
+    """The skier, a black photo, and a file that is left out, all in one folder."""
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "skier.jpg").write_bytes((EXAMPLES / "000000000785.jpg").read_bytes())
+    cv2.imwrite(str(tmp_path / "in" / "night.png"), np.zeros((300, 400, 3), np.uint8))
+    (tmp_path / "in" / "IMG_1.HEIC").write_bytes(b"heic")
+    done = verb("demo.py", tmp_path / "in", "--device_target", "CPU", "--output_dir", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert "1 of its files are left out" in done.stderr and "IMG_1.HEIC" in done.stderr
+    assert "skier.jpg: 1 person, found by the bundled networks" in done.stderr
+    assert "night.png: nobody, found by" in done.stderr and "focal length 500 px, estimated" in done.stderr
+    nobody, found = (np.load(tmp_path / "out" / f"{name}_cliff.npz") for name in ("night", "skier"))
+    assert nobody["pose"].shape == (0, 72) and found["pose"].shape == (1, 72)
+    distance = np.linalg.norm(found["joints2d"][0][index_map(SMPL45, COCO17)] - SKIER, axis=1)
+    assert np.median(distance) < 0.08 * 347  # of the height of her box
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert "found by the bundled networks" in page and "Nobody here." in page
+
+
 MISTAKES = {
-    "nowhere": ([PEOPLE], "Say where the people are"),
+    "no keypoints": ([PEOPLE, "--boxes", BOXES], "The bundled model reads 2D keypoints"),
     "two ways": ([PEOPLE, "--boxes", BOXES, "--detector", "whole-image"], "--detector finds the people itself"),
     "missing photo": (["gone.jpg", "--boxes", BOXES], "'gone.jpg' does not exist"),
     "missing boxes": ([PEOPLE, "--boxes", "gone.json"], "'gone.json' does not exist"),
     "missing body": ([PEOPLE, "--boxes", BOXES, "--body", "SMPL.pkl"], "https://smpl.is.tue.mpg.de"),
-    "focal": ([PEOPLE, "--boxes", BOXES, "--focal_length", "inf"], "must be positive"),
+    "focal": ([PEOPLE, "--boxes", BOXES, "--focal_length", "inf"], "must be positive and finite, 'exif' or"),
     "device": ([PEOPLE, "--boxes", BOXES, "--device_target", "TPU"], "invalid choice: 'TPU'"),
     "output": ([PEOPLE, "--boxes", BOXES, "--output_dir", str(PEOPLE)], "Cannot write to the output folder"),
     "detector": ([PEOPLE, "--detector", "yolo"], "Detector 'yolo' is unknown"),

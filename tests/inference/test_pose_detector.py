@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from cliff_ms.data.detections import read_boxes, read_keypoints
-from cliff_ms.inference import people
+from cliff_ms.inference import pose_detector
 from cliff_ms.io.errors import InputError
 from cliff_ms.io.images import read_image
 from cliff_ms.keypoints import COCO17, convert_keypoints, flip_permutation
@@ -30,7 +30,7 @@ SKIER_BOX = [280.79, 44.73, 280.79 + 218.7, 44.73 + 346.68]
 
 @pytest.fixture(scope="module")
 def detector():
-    return people.PoseDetector()
+    return pose_detector.PoseDetector()
 
 
 def overlap(a, b):
@@ -42,12 +42,12 @@ def overlap(a, b):
 
 def test_an_image_is_laid_into_the_top_left_corner():
     image = np.full((300, 600, 3), (200, 100, 50), np.uint8)
-    canvas, scale = people.fit(image)
+    canvas, scale = pose_detector.fit(image)
     assert scale.tolist() == [416 / 600, 208 / 300]
     assert (canvas[:208] == image[0, 0]).all()
     assert not canvas[208:].any()
     for (height, width), (new_h, new_w) in {(1, 1): (416, 416), (5000, 1): (416, 1), (1, 5000): (1, 416)}.items():
-        canvas, scale = people.fit(np.full((height, width, 3), 255, np.uint8))
+        canvas, scale = pose_detector.fit(np.full((height, width, 3), 255, np.uint8))
         assert scale.tolist() == [new_w / width, new_h / height]
         assert (canvas[:new_h, :new_w] == 255).all() and canvas.any(-1).sum() == new_h * new_w
 
@@ -55,7 +55,7 @@ def test_an_image_is_laid_into_the_top_left_corner():
 def test_nanodet_reads_normalised_bgr():
     canvas = np.zeros((416, 416, 3), np.uint8)
     canvas[2, 5] = (255, 128, 1)  # red, green, blue
-    got = people.nanodet_input(canvas)
+    got = pose_detector.nanodet_input(canvas)
     assert got.shape == (1, 3, 416, 416)
     assert got.dtype == np.float32
     np.testing.assert_allclose(
@@ -90,7 +90,7 @@ def test_boxes_are_expected_distances_from_the_middle_of_their_cell():
         (26, 20, 1): (0.8, [certainly(k) for k in (2.5, 0, 9.25, 10)]),
         (13, 12, 12): (0.7, [certainly(k) for k in (0.5, 0.25, 0.5, 0.125)]),
     }
-    boxes, scores = people.decode_boxes(nanodet_outputs(cells))
+    boxes, scores = pose_detector.decode_boxes(nanodet_outputs(cells))
     assert boxes.shape == (52 * 52 + 26 * 26 + 13 * 13, 4)
     rows = np.flatnonzero(scores)
     np.testing.assert_allclose(scores[rows], [0.9, 0.8, 0.7], rtol=1e-6)
@@ -113,7 +113,9 @@ def test_boxes_are_selected_in_px_of_the_image():
         (5, 5, 9, 9),
     ]
     scores = [0.5, 0.6, 0.9, 0.4, 0.8, 0.2]  # the first two overlap by 48 / 52, the fifth lies below the picture
-    found, kept = people.select_boxes(np.array(boxes, float), np.array(scores), np.array([0.5, 0.25]), (800, 700))
+    found, kept = pose_detector.select_boxes(
+        np.array(boxes, float), np.array(scores), np.array([0.5, 0.25]), (800, 700)
+    )
     assert found.tolist() == [[400, 200, 520, 800], [24, 40, 124, 440], [600, 80, 680, 360]]
     assert kept.tolist() == [0.9, 0.6, 0.4]
 
@@ -127,7 +129,7 @@ def test_crops_and_back(box):
     image = np.zeros((height, width, 3), np.uint8)
     image[..., 0] = (np.arange(width) + 0.5) / width * 255 + 0.5
     image[..., 1] = ((np.arange(height) + 0.5) / height * 255 + 0.5)[:, None]
-    crops, to_image = people.cut_squares(image, np.array([box], float))
+    crops, to_image = pose_detector.cut_squares(image, np.array([box], float))
     side = 1.05 * max(box[2] - box[0], box[3] - box[1])
     center = np.array([(box[0] + box[2]) / 2, (box[1] + box[3]) / 2])
     u, v = np.meshgrid(np.arange(256) + 0.5, np.arange(256) + 0.5)
@@ -140,7 +142,7 @@ def test_crops_and_back(box):
     assert not crops[0][beyond].any()
 
     joints = np.random.default_rng(0).uniform(0, 1, (1, 17, 3))
-    back = people.joints_to_image(joints, to_image)
+    back = pose_detector.joints_to_image(joints, to_image)
     np.testing.assert_allclose(back[0, :, 0], center[0] + (joints[0, :, 1] - 0.5) * side, atol=1e-3)
     np.testing.assert_allclose(back[0, :, 1], center[1] + (joints[0, :, 0] - 0.5) * side, atol=1e-3)
     assert (back[..., 2] == joints[..., 2]).all()
@@ -150,7 +152,7 @@ def test_a_crop_of_a_panorama():
     """OpenCV refuses to warp images of more than 32767 px."""
     image = np.zeros((1000, 70000, 3), np.uint8)
     image[:, 40000:] = 255
-    crops, to_image = people.cut_squares(image, np.array([[39900.0, 300, 40100, 600], [60000, 100, 60200, 300]]))
+    crops, to_image = pose_detector.cut_squares(image, np.array([[39900.0, 300, 40100, 600], [60000, 100, 60200, 300]]))
     assert (crops[0][:, :126] == 0).all() and (crops[0][:, 130:] == 255).all()
     assert (crops[1] == 255).all()
     np.testing.assert_allclose(to_image[0] @ [128, 128, 1], [40000, 450], atol=1e-9)
@@ -167,12 +169,14 @@ def test_who_is_a_person():
     five = [0.99] * 5 + [0.2] * 12  # a face
     six = [0.9] * 6 + [0.1] * 11  # mean 0.38
     faint = [0.4] * 6 + [0.15] * 11  # mean 0.24
-    got = people.person_confidence(with_confidence(sure, five, six, faint))
+    got = pose_detector.person_confidence(with_confidence(sure, five, six, faint))
     np.testing.assert_allclose(got, [0.8, 0, 0.9, 0], atol=1e-12)
 
 
 def test_unsure_joints_are_missing_and_all_others_certain():
-    joints = people.certain(people.drop_unsure(with_confidence([0.2] * 4 + [0.201, 0.5, 0.99] + [0.1] * 10)))
+    joints = pose_detector.certain(
+        pose_detector.drop_unsure(with_confidence([0.2] * 4 + [0.201, 0.5, 0.99] + [0.1] * 10))
+    )
     assert joints.dtype == np.float32
     assert joints[0, :, 2].tolist() == [0] * 4 + [1] * 3 + [0] * 10
     assert not joints[0, joints[0, :, 2] == 0].any()
@@ -182,7 +186,7 @@ def test_joints_at_the_border_are_missing():
     box = np.array([[0.0, 100, 300, 600]])  # 2 % of 500 px are 10
     joints = with_confidence([0.9] * 17)
     joints[0, :8, :2] = [(9.9, 300), (10.1, 300), (300, 9), (300, 11), (629, 300), (631, 300), (300, 691), (-5, 800)]
-    seen = people.drop_at_border(joints, box, (700, 640))[0, :, 2] > 0
+    seen = pose_detector.drop_at_border(joints, box, (700, 640))[0, :, 2] > 0
     assert seen.tolist() == [False, True, False, True, True, False, False, False] + [True] * 9
 
 
@@ -194,8 +198,8 @@ def test_a_person_is_found_only_once():
     half[7:] = 0  # the same as far as it is seen
     neighbour[:, 0] += 60
     boxes = np.array([[100.0, 100, 300, 300], [103, 103, 303, 303], [100, 100, 300, 200], [160, 100, 360, 300]])
-    assert people.distinct_people(boxes, np.stack([person, again, half, neighbour])) == [0, 3]
-    assert people.distinct_people(np.zeros((0, 4)), np.zeros((0, 17, 3))) == []
+    assert pose_detector.distinct_people(boxes, np.stack([person, again, half, neighbour])) == [0, 3]
+    assert pose_detector.distinct_people(np.zeros((0, 4)), np.zeros((0, 17, 3))) == []
 
 
 @pytest.mark.parametrize(
@@ -292,13 +296,13 @@ def test_networks_that_cannot_be_used(tmp_path, monkeypatch, capfd):
     whole = (tmp_path / "movenet-thunder.onnx").read_bytes()
     (tmp_path / "movenet-thunder.onnx").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(InputError, match=r"movenet-thunder.onnx' is damaged: get it from the repository") as damaged:
-        people.PoseDetector(tmp_path)
+        pose_detector.PoseDetector(tmp_path)
     (tmp_path / "nanodet.onnx").unlink()
     with pytest.raises(InputError, match=r"nanodet.onnx' does not exist"):
-        people.PoseDetector(tmp_path)
+        pose_detector.PoseDetector(tmp_path)
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(InputError, match=r"takes the package onnxruntime.*--keypoints"):
-        people.PoseDetector()
+        pose_detector.PoseDetector()
     assert "\n" not in str(damaged.value)
     assert capfd.readouterr().err == ""
 

@@ -5,7 +5,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from cliff_ms.inference import detectors
+from cliff_ms.inference import detectors, yolo
 from cliff_ms.io.errors import InputError
 
 # A 1 x 1 convolution that looks at the top left pixel of each 32 px cell of a 64 x 64 input: two cells by two.
@@ -53,7 +53,7 @@ def test_darknet_box_by_hand(darknet):
     """
     image = np.zeros((48, 96, 3), np.uint8)
     image[22:27, 46:51, 0] = 255  # red; were it read as blue there would be nobody
-    found = detectors.load_detector(darknet)(image)
+    found = detectors.load_detector(darknet).find(image)
     center = np.array([(1 + sigmoid(0.3)) * 32, (1 + sigmoid(-0.2)) * 32 - 16]) * 1.5
     size = np.array([np.exp(0.1) * 16, np.exp(0.4) * 24]) * 1.5
     expected = np.concatenate([center - size / 2, center + size / 2])
@@ -61,7 +61,7 @@ def test_darknet_box_by_hand(darknet):
     np.testing.assert_allclose(found.boxes, [[*expected[:3], 48]], atol=1e-3)
     np.testing.assert_allclose(found.scores, [sigmoid(10) * sigmoid(3)], atol=1e-6)
     assert found.keypoints is None
-    nobody = detectors.load_detector(darknet)(np.zeros((48, 96, 3), np.uint8))
+    nobody = detectors.load_detector(darknet).find(np.zeros((48, 96, 3), np.uint8))
     assert nobody.boxes.shape == (0, 4)
     assert nobody.scores.shape == (0,)
 
@@ -211,25 +211,25 @@ def end_to_end_output(columns):
 )
 def test_onnx_boxes_by_hand(tmp_path, dims, output, boxes, scores):
     order = np.argsort(scores)[::-1]
-    found = detectors.load_detector(save_onnx(tmp_path / "y.onnx", output, dims=dims))(IMAGE)
+    found = detectors.load_detector(save_onnx(tmp_path / "y.onnx", output, dims=dims)).find(IMAGE)
     np.testing.assert_allclose(found.boxes, np.array(boxes)[order], atol=1e-4)
     np.testing.assert_allclose(found.scores, np.array(scores)[order], atol=1e-6)
 
 
 def test_onnx_pose_keypoints_by_hand(tmp_path):
-    found = detectors.load_detector(save_onnx(tmp_path / "pose.onnx", yolov8_pose_output()))(IMAGE)
+    found = detectors.load_detector(save_onnx(tmp_path / "pose.onnx", yolov8_pose_output())).find(IMAGE)
     np.testing.assert_allclose(found.boxes, CENTERED, atol=1e-4)
     np.testing.assert_allclose(found.scores, [0.95, 0.81], atol=1e-6)
     np.testing.assert_allclose(found.keypoints, [image_joints(70), image_joints(7)], atol=1e-4)
     assert found.joint_set == "coco17"
-    nobody = detectors.load_detector(save_onnx(tmp_path / "nobody.onnx", np.zeros((1, 56, CELLS))))(IMAGE)
+    nobody = detectors.load_detector(save_onnx(tmp_path / "nobody.onnx", np.zeros((1, 56, CELLS)))).find(IMAGE)
     assert nobody.keypoints.shape == (0, 17, 3)
 
 
 @pytest.mark.parametrize("columns", [6, 57])
 def test_end_to_end_exports_have_chosen_themselves(tmp_path, columns):
     """The person at 0.72 overlaps the one at 0.81 by 9 / 11 and stays; 'something else' is of class 2 and goes."""
-    found = detectors.load_detector(save_onnx(tmp_path / "end.onnx", end_to_end_output(columns)))(IMAGE)
+    found = detectors.load_detector(save_onnx(tmp_path / "end.onnx", end_to_end_output(columns))).find(IMAGE)
     np.testing.assert_allclose(found.boxes, [*CENTERED, [30, 24, 50, 64]], atol=1e-4)
     np.testing.assert_allclose(found.scores, [0.95, 0.81, 0.72], atol=1e-6)
     if columns == 6:
@@ -248,20 +248,20 @@ def test_onnx_input_is_what_the_family_was_trained_on(tmp_path):
     box[0, :4, 0] = (32, 32, 8, 8)
     score[0, 4, 0] = 1
     yolov8 = detectors.load_detector(save_onnx(tmp_path / "v8.onnx", box, 0, score))
-    np.testing.assert_allclose(yolov8(red).scores, [mean / 255], rtol=1e-5)  # RGB, 0-1
+    np.testing.assert_allclose(yolov8.find(red).scores, [mean / 255], rtol=1e-5)  # RGB, 0-1
 
     box = np.zeros((1, CELLS, 6))
     score = box.copy()
     box[0, 0] = (4, 4, 0, 0, 0, 1)
     score[0, 0, 4] = 1
     yolox = detectors.load_detector(save_onnx(tmp_path / "x.onnx", box, 2, score))
-    np.testing.assert_allclose(yolox(red).scores, [mean], rtol=1e-5)  # BGR, 0-255
+    np.testing.assert_allclose(yolox.find(red).scores, [mean], rtol=1e-5)  # BGR, 0-255
 
 
 def test_onnx_that_leaves_its_input_open_gets_640(tmp_path):
     output = np.zeros((1, 6, 8400))
     output[0, :, 5] = (320, 320, 64, 128, 0.9, 0)
-    found = detectors.load_detector(save_onnx(tmp_path / "y.onnx", output, dims=(1, 3, "h", "w")))(IMAGE)
+    found = detectors.load_detector(save_onnx(tmp_path / "y.onnx", output, dims=(1, 3, "h", "w"))).find(IMAGE)
     np.testing.assert_allclose(found.boxes, [[64 - 6.4, 48 - 12.8, 64 + 6.4, 48 + 12.8]], atol=1e-4)
 
 
@@ -269,7 +269,7 @@ def test_decoded_yolox_is_refused(tmp_path):
     output = np.zeros((1, CELLS, 7))
     output[0, 3] = (20, 30, 10, 20, 1, 0.9, 0)
     with pytest.raises(InputError, match="y.onnx' has decoded outputs: export YOLOX without"):
-        detectors.load_detector(save_onnx(tmp_path / "y.onnx", output))(IMAGE)
+        detectors.load_detector(save_onnx(tmp_path / "y.onnx", output)).find(IMAGE)
 
 
 def test_other_onnx_files_are_refused(tmp_path, capfd):
@@ -291,16 +291,18 @@ def test_other_onnx_files_are_refused(tmp_path, capfd):
 
 
 def test_whole_image_only_when_asked():
-    found = detectors.load_detector("whole-image")(IMAGE)
+    found = detectors.load_detector("whole-image").find(IMAGE)
     assert found.boxes.tolist() == [[0, 0, 128, 96]]
     for spec in ["hog", "yolov3.weights", "yolov3.weights,yolov3.cfg", "", "a.pt"]:
-        with pytest.raises(InputError, match=f"Detector '{spec}' is unknown: expected FILE.cfg,FILE.weights or"):
+        with pytest.raises(
+            InputError, match=f"Detector '{spec}' is unknown: expected bundled, FILE.cfg,FILE.weights, FILE.onnx or"
+        ):
             detectors.load_detector(spec)
 
 
 def test_letterbox_keeps_proportions_and_says_where():
     image = np.full((50, 99, 3), 200, np.uint8)
-    canvas, scale, offset = detectors.letterbox(image, (64, 96), pad_value=114, centered=True)
+    canvas, scale, offset = yolo.letterbox(image, (64, 96), pad_value=114, centered=True)
     assert canvas.shape == (64, 96, 3)
     np.testing.assert_allclose(scale, [96 / 99, 48 / 50])
     assert offset.tolist() == [0, 8]
