@@ -7,7 +7,7 @@ from cliff_ms.data.detections import KEYPOINT_MARGIN, MIN_CONFIDENCE, MIN_JOINTS
 from cliff_ms.keypoints import COCO17, JOINT_SETS, LANDMARKS, flip_permutation, index_map
 from cliff_ms.synthetic.world import SeenPeople, in_frame
 
-OBSERVATIONS = ("mixed", "detector", "clean", "half")
+OBSERVATIONS = ("mixed", "detector", "bundled", "clean", "half")
 CROP_HW = (256, 192)  # only its ratio matters here
 _NOISE = (0.013, 0.45)  # median over people of a joint's deviation in crop heights, and the spread of its logarithm
 _DIFFICULTY = 0.45  # spread over joints of the same
@@ -22,6 +22,17 @@ _HIDDEN_FACE = 0.7  # share of detectors that leave out the far side of a face
 _LOST_HALVES = (0.6, 0.06, 0.17, 0.17)  # how often the legs, all but the legs, the left, the right
 _BOX_OF_BODY = 0.25  # share of boxes that a person detector drew, and not the keypoints
 _BOX_SHIFT, _BOX_SCALE = 0.03, 0.07
+# What the bundled detector does, as it was measured on 427 rendered people: how far its joints lie from the body's own
+# towards the head, and how widely they scatter, in lengths of the torso; legs are mixed up, arms are not; joints at the
+# border of the image are left out, and all that it gives are given with confidence 1.
+_BUNDLED = 0.3  # share of people that it is trained for
+_TOWARDS_HEAD = {"shoulder": 0.072, "hip": 0.074, "nose": 0.046, "eye": 0.03, "ear": 0.006, "knee": 0.024,
+                 "ankle": 0.036, "elbow": 0.012, "wrist": 0.012}  # fmt: skip
+_SCATTER = {"wrist": 0.028, "ankle": 0.028, "hip": 0.064}
+_OTHER_SCATTER = 0.045
+_TORSO = 0.26  # of the crop's height, of somebody who stands
+_SWAPPED_LEGS = 0.05
+_BORDER = 0.02  # of the crop's height
 # The outward direction at each point of the face, in the head's frame.
 _FACE = {"nose": (0, 0, 1), "left_eye": (0.35, 0, 0.94), "right_eye": (-0.35, 0, 0.94), "left_ear": (1, 0, 0),
          "right_ear": (-1, 0, 0)}  # fmt: skip
@@ -34,7 +45,8 @@ class Observer:
         joint_set: The joints it knows, a key of `keypoints.JOINT_SETS`.
         observation: 'detector' for noise, gaps and loose boxes; 'clean' for the exact joints in the frame and a tight
             box; 'half' for noise and a loose box, with the legs or one side, rarely the rest, of everybody hidden;
-            'mixed', to train on, for detectors of which some are exact and some know only COCO's joints.
+            'bundled' for the errors of `inference.pose_detector`; 'mixed', to train on, for detectors of which some are
+            exact, some know only COCO's joints, and some are the bundled one.
     """
 
     def __init__(self, joint_set: str, observation: str) -> None:
@@ -54,6 +66,12 @@ class Observer:
         self.limbs = np.stack([far & side & part for side in sides for part in (legs, ~legs)])
         self.beyond_coco = np.array([name not in COCO17 for name in self.names])
         self.face = [self.names.index(name) for name in _FACE]
+        self.legs = legs
+        self.towards_head = np.array([_TOWARDS_HEAD.get(_kind(name), 0.0) for name in self.names])
+        self.scatter = np.array([_SCATTER.get(_kind(name), _OTHER_SCATTER) for name in self.names])
+        self.torso = [
+            [self.names.index(f"{side}_{part}") for side in ("left", "right")] for part in ("shoulder", "hip")
+        ]
 
     def __call__(self, rng: np.random.Generator, people: SeenPeople) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Report keypoints and boxes.
@@ -71,8 +89,14 @@ class Observer:
         exact = np.concatenate([exact, inside], -1)
         if self.observation == "clean":
             keypoints = exact
+        elif self.observation == "bundled":
+            keypoints = self._observe_bundled(rng, people, exact)
         else:
             keypoints = self._observe(rng, people, exact)
+        if self.observation == "mixed":
+            bundled = rng.random((len(exact), 1, 1)) < _BUNDLED
+            keypoints = np.where(bundled, self._observe_bundled(rng, people, exact), keypoints)
+        if self.observation != "clean":
             # Whoever has too few joints left for a box to be drawn around would not have been reported at all.
             few = (keypoints[..., 2] > MIN_CONFIDENCE).sum(1) < MIN_JOINTS
             keypoints[few] = exact[few]
@@ -101,6 +125,20 @@ class Observer:
             lost |= self.beyond_coco & (rng.random((count, 1)) < _COCO)
         seen = in_frame(position, people.img_hw) & (exact[..., 2] > 0) & ~lost
         return np.concatenate([position, (confidence * seen)[..., None]], -1)
+
+    def _observe_bundled(self, rng: np.random.Generator, people: SeenPeople, exact: np.ndarray) -> np.ndarray:
+        count, joints = exact.shape[:2]
+        _, size = crops_around(exact)
+        shoulders, hips = (exact[:, rows, :2].mean(1) for rows in self.torso)
+        position = exact[..., :2] + self.towards_head[:, None] * (shoulders - hips)[:, None]
+        spread = self.scatter * np.where(rng.random((count, joints)) < _OUTLIERS[0], _OUTLIERS[1], 1)
+        position = position + rng.normal(size=position.shape) * (_TORSO * size[:, None] * spread)[..., None]
+        swapped = self.legs & (rng.random((count, 1)) < _SWAPPED_LEGS)
+        position = np.where(swapped[..., None], position[:, self.mirror], position)
+        margin = _BORDER * size[:, None, None]
+        inside = ((position >= margin) & (position <= people.img_hw[:, None, ::-1] - margin)).all(-1)
+        seen = inside & (exact[..., 2] > 0) & ~self._lost(rng, count) & ~self.beyond_coco
+        return np.concatenate([position, seen[..., None]], -1)
 
     def _lost(self, rng: np.random.Generator, count: int) -> np.ndarray:
         """Joints (N, K) bool that nothing is known of: single ones, limbs and halves of the body."""

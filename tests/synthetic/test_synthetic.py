@@ -163,6 +163,35 @@ def test_a_body_without_the_regressor_is_refused(body):
         KeypointStream(dataclasses.replace(body, regressors={}), "coco17", 4, seed=0)
 
 
+def test_the_bundled_detector_errs_as_it_was_measured(body):
+    """Nearer to the head by the measured part of the torso, legs mixed up now and then, nothing at the border."""
+    clean, seen = (KeypointStream(body, "coco17", 1024, seed=4, observation=o).batch(0) for o in ("clean", "bundled"))
+    np.testing.assert_array_equal(clean.keypoints2d, seen.keypoints2d)  # the same people
+    names = {name: k for k, name in enumerate(JOINT_SETS["coco17"])}
+    exact, given = (in_pixels(b.inputs, b.center, b.bbox_size) for b in (clean, seen))
+    both = (clean.inputs[..., 2] > 0) & (seen.inputs[..., 2] > 0)
+    assert set(np.unique(seen.inputs[..., 2])) == {0, 1} and 0.7 < both.sum() / (clean.inputs[..., 2] > 0).sum() < 1
+
+    sides = [[names[f"{side}_{part}"] for side in ("left", "right")] for part in ("shoulder", "hip")]
+    whole = both[:, sum(sides, [])].all(1)
+    torso = exact[:, sides[0]].mean(1) - exact[:, sides[1]].mean(1)
+    length = np.linalg.norm(torso, axis=1)
+    whole &= length > 0.15 * clean.bbox_size  # not seen from above
+    for name, part in (("left_shoulder", 0.072), ("right_ankle", 0.036), ("left_elbow", 0.012)):
+        rows = whole & both[:, names[name]]
+        shift = ((given - exact)[rows, names[name]] * torso[rows]).sum(1) / length[rows] ** 2
+        assert abs(np.median(shift) - part) < 0.02
+
+    left, right = names["left_knee"], names["right_knee"]
+    rows = both[:, left] & both[:, right] & (np.abs(exact[:, left] - exact[:, right]).max(1) > 0.15 * clean.bbox_size)
+    crossed = np.linalg.norm(given[rows, left] - exact[rows, right], axis=1)
+    straight = np.linalg.norm(given[rows, left] - exact[rows, left], axis=1)
+    assert 0.02 < (crossed < straight).mean() < 0.12
+    known = given[seen.inputs[..., 2] > 0]
+    limit = np.repeat(seen.img_hw[:, None, ::-1], 17, 1)[seen.inputs[..., 2] > 0]
+    assert (known > 0).all() and (known < limit).all()
+
+
 def test_an_unknown_observation_is_refused():
     with pytest.raises(ValueError, match="half"):
         Observer("coco17", "noisy")
