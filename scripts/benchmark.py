@@ -1,6 +1,6 @@
 """Time this project's parts against the PyTorch ones, on this machine, in one run, taking turns.
 
-    python scripts/benchmark.py [--only encoder,onnx,smpl,render,train,data,drift] [--repeats 10] [--output F.json]
+    python scripts/benchmark.py [--only encoder,onnx,smpl,photo,render,train,data,drift] [--repeats 10] [--output F]
 
 Prints a Markdown table, and writes the same with all samples, versions and the machine as json. The time of a contest
 is the fastest of all calls: other load on the machine only ever adds time.
@@ -82,6 +82,17 @@ CONTESTS = [
             ("SMPL forward, batch 64", False, 1.5),
             ("SMPL forward and backward, batch 64", True, 1.3),
         )
+    ),
+    *(
+        Contest(
+            "photo",
+            f"720p photo of {people} to bodies, against its networks alone",
+            "photo_to_bodies",
+            "networks_of_a_photo",
+            {"people": people},
+            goal=1 / 1.15,
+        )
+        for people in (1, 3, 8)
     ),
     Contest("render", "rasterize one body, 1280x720", "rasterize_body", calls=5),
     Contest("render", "overlay of one body, 1280x720", "render_body", calls=5),

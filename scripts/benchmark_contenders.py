@@ -97,6 +97,82 @@ def torch_cliff(folder: Path, encoder: str, batch: int) -> Call:
     return call
 
 
+def photo_to_bodies(folder: Path, people: int) -> Call:
+    """From a JPEG file to bodies as the demo does it, without drawing: rotations and betas."""
+    from cliff_ms import load_predictor
+    from cliff_ms.inference.pose_detector import PoseDetector
+    from cliff_ms.io.images import read_image
+
+    path = _photo(folder, people)
+    detector, predictor = PoseDetector(), load_predictor(batch_size=people)
+
+    def call() -> list[np.ndarray]:
+        image = read_image(path)
+        found = predictor(image, detector(image))
+        return [found.rotmats, found.betas]
+
+    return call
+
+
+def networks_of_a_photo(folder: Path, people: int) -> Call:
+    """NanoDet once, MoveNet for every candidate and the lifting network once, on inputs that are ready."""
+    import cv2
+    import onnxruntime
+
+    from cliff_ms import runtime
+    from cliff_ms.camera import estimate_focal_length
+    from cliff_ms.data.crop import box_to_crop, normalize_keypoints
+    from cliff_ms.inference import pose_detector
+    from cliff_ms.io.images import read_image
+    from cliff_ms.keypoints import convert_keypoints
+    from cliff_ms.weights.checkpoint import load_weights
+    from cliff_ms.weights.engine import load_network
+    from cliff_ms.zoo import PEOPLE_NETWORKS, bundled_model
+
+    runtime.setup_device("CPU")
+    image = read_image(_photo(folder, people))
+    found = pose_detector.PoseDetector()(image)
+    nanodet, movenet = (
+        onnxruntime.InferenceSession(str(PEOPLE_NETWORKS / f"{name}.onnx"), providers=["CPUExecutionProvider"])
+        for name in ("nanodet", "movenet-thunder")
+    )
+    canvas, scale_xy = pose_detector.fit(image)
+    nanodet_input = pose_detector.nanodet_input(canvas)
+    decoded = pose_detector.decode_boxes(nanodet.run(None, {"input_1:0": nanodet_input}))
+    candidates, _ = pose_detector.select_boxes(*decoded, scale_xy, image.shape[:2])
+    crops = [crop[None].astype(np.int32) for crop in pose_detector.cut_squares(image, candidates)[0]]
+
+    weights = load_weights(bundled_model())
+    lifter, _ = load_network(weights, "auto", people)
+    model, count = weights.meaning.model, len(found.boxes)
+    center, size = box_to_crop(found.boxes, model.crop_hw)
+    keypoints = normalize_keypoints(convert_keypoints(found.keypoints, "coco17", model.joint_set), center, size)
+    img_hw = np.tile(np.float32(image.shape[:2]), (count, 1))
+    inputs = (keypoints, center, size, img_hw, estimate_focal_length(img_hw.astype(np.float64)).astype(np.float32))
+    cv2.setNumThreads(0)
+
+    def call() -> list[np.ndarray]:
+        nanodet.run(None, {"input_1:0": nanodet_input})
+        for crop in crops:
+            movenet.run(None, {"input:0": crop})
+        return list(lifter(*inputs)[:2])
+
+    return call
+
+
+def _photo(folder: Path, people: int) -> Path:
+    """The bundled skier, once or several times side by side and above each other, as a JPEG of 1280 x 720 px."""
+    import cv2
+
+    from cliff_ms.zoo import EXAMPLES
+
+    rows, columns = {1: (1, 1), 3: (1, 3), 8: (2, 4)}[people]
+    skier = cv2.imread(str(EXAMPLES / "000000000785.jpg"))[:, 200:560]
+    path = folder / f"photo_{people}_{os.getpid()}.jpg"
+    cv2.imwrite(str(path), cv2.resize(np.tile(skier, (rows, columns, 1)), (1280, 720)))
+    return path
+
+
 def mindspore_smpl(folder: Path, batch: int, backward: bool) -> Call:
     """Our SMPL Cell: vertices and 45 joints, or, `backward`, the gradients of their mean squares."""
     from mindspore import Tensor, nn, ops
@@ -357,6 +433,8 @@ CONTENDERS = {
         torch_pipeline,
         rasterize_body,
         render_body,
+        photo_to_bodies,
+        networks_of_a_photo,
     )
 }
 

@@ -92,7 +92,7 @@ def _session(path: Path) -> "onnxruntime.InferenceSession":
         ) from None
     require_file(path, "Network")
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = min(_THREADS, os.cpu_count() or 1)
+    options.intra_op_num_threads = min(_THREADS, len(os.sched_getaffinity(0)))
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime raises classes of its own, with no other base
@@ -120,8 +120,8 @@ def fit(image_rgb: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def nanodet_input(canvas_rgb: np.ndarray) -> np.ndarray:
     """(416, 416, 3) uint8 RGB -> (1, 3, 416, 416) float32 BGR, normalised as in NanoDet's training."""
-    bgr = (canvas_rgb[..., ::-1] - _BGR_MEAN) / _BGR_STD
-    return np.ascontiguousarray(bgr.transpose(2, 0, 1)[None])
+    planes = np.stack(cv2.split(canvas_rgb)[::-1]).astype(np.float32)  # (3, 416, 416) BGR
+    return ((planes - _BGR_MEAN[:, None, None]) / _BGR_STD[:, None, None])[None]
 
 
 def decode_boxes(outputs: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
