@@ -25,6 +25,7 @@ from cliff_ms import cli, runtime
 from cliff_ms.body.files import Body, load_body
 from cliff_ms.camera import estimate_focal_length
 from cliff_ms.config import Config, DataConfig, LossConfig, ModelConfig, SourceConfig, TrainConfig
+from cliff_ms.data.annotations import Annotations, concatenate, load_annotations, save_annotations
 from cliff_ms.io.files import atomic_path, claim_folder, prepare_output_dir
 from cliff_ms.io.tables import markdown_table
 from cliff_ms.keypoints import LANDMARKS, SPIN24, index_map
@@ -35,7 +36,7 @@ from cliff_ms.weights.checkpoint import load_weights, side_car
 from cliff_ms.zoo import BUNDLED_BODY
 
 if TYPE_CHECKING:
-    from cliff_ms.annotation.annotator import Job
+    from cliff_ms.annotation.annotator import Annotated, AnnotationJob
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = ROOT / "configs" / "annotator_keypoints.yaml"
@@ -100,34 +101,33 @@ def make_people(path: Path, body: Body, count: int, seed: int, narrow: bool) -> 
         rng = np.random.default_rng((seed, chunk))
         people = world.sample(rng, _CHUNK)
         keypoints, center, size = observer(rng, people)
-        part = np.concatenate([people.points2d[:, _SPIN], people.in_frame()[:, _SPIN, None]], -1)
-        columns = {
-            "center": center,
-            "scale": size / 200,
-            "part": part if narrow else np.zeros_like(part),  # the annotator makes it of the detector's joints
-            "S": np.concatenate([people.points[:, _SPIN], np.ones((_CHUNK, 24, 1))], -1),
-            "pose": rotmat_to_axis_angle(people.rotmats).reshape(-1, 72),
-            "shape": people.betas,
-            "global_t": people.translation,
-            "has_smpl": np.ones(_CHUNK),
-            "focal_l": people.focal_length,
-            "img_hw": people.img_hw,
-            "input_keypoints": keypoints,
-        }
+        keypoints2d = np.concatenate([people.points2d[:, _SPIN], people.in_frame()[:, _SPIN, None]], -1)
+        part = Annotations.of(
+            image_names=np.array([f"{chunk * _CHUNK + row:06d}.jpg" for row in range(_CHUNK)]),
+            center=center,
+            size=size,
+            keypoints2d=keypoints2d if narrow else None,  # the annotator makes it of the detector's joints
+            keypoints3d=np.concatenate([people.points[:, _SPIN], np.ones((_CHUNK, 24, 1))], -1),
+            pose=rotmat_to_axis_angle(people.rotmats).reshape(-1, 72),
+            betas=people.betas,
+            translation=people.translation,
+            has_smpl=np.ones(_CHUNK),
+            focal_length=people.focal_length,
+            img_hw=people.img_hw,
+            input_keypoints=keypoints,
+            input_joint_set="coco17",
+            gender=np.full(_CHUNK, "n"),
+        )
         lens = people.focal_length / estimate_focal_length(people.img_hw)
         usual = (np.abs(people.betas[:, :2]).max(1) < MAX_BETA) & (lens > LENSES[0]) & (lens < LENSES[1])
-        kept = usual if narrow else np.ones(_CHUNK, bool)
-        parts.append({key: column[kept].astype(np.float32) for key, column in columns.items()})
-        found, chunk = found + int(kept.sum()), chunk + 1
-    columns = {key: np.concatenate([part[key] for part in parts])[:count] for key in parts[0]}
-    names = np.array([f"{row:06d}.jpg" for row in range(count)])
-    with atomic_path(path) as temporary:
-        np.savez(temporary, imgname=names, input_joint_set="coco17", gender=np.full(count, "n"), **columns)
+        parts.append(part.take(usual) if narrow else part)
+        found, chunk = found + len(parts[-1]), chunk + 1
+    save_annotations(path, concatenate(parts).take(slice(count)))
 
 
 def annotations(folder: Path, body: Body, steps: int, eft_people: int) -> list[dict]:
     """Annotate the target in every way; a row of the table each."""
-    from cliff_ms.annotation.annotator import Job, annotate, check_job, load_annotator_config
+    from cliff_ms.annotation.annotator import AnnotationJob, annotate, load_annotator_config
     from cliff_ms.annotation.report import summarise
 
     config = replace(load_annotator_config(CONFIG), model=MODEL)
@@ -138,16 +138,16 @@ def annotations(folder: Path, body: Body, steps: int, eft_people: int) -> list[d
         kind = "with_location" if setting.model.location_input else "without_location"
         ckpt = pretrained(folder / kind, folder / "pretrain.npz", body, setting.model, steps)
         output = folder / f"annotated{name.replace(', ', '_').replace(' ', '_')}.npz"
-        job = Job(setting, load_weights(ckpt), folder / "target.npz", None, output)
-        check_job(job, body)
-        if annotate(job, body):
+        job = AnnotationJob(setting, load_weights(ckpt), folder / "target.npz", None, output)
+        code, result = annotate(job, job.check(body), body)
+        if code:
             sys.exit(130)
-        before, after = summarise(job, body)
+        before, after = summarise(result, body)
         if name != ", no explicit prior":  # that starts from the same predictions
             rows.append({"annotator": f"pretrained network{name}", **before})
         rows.append({"annotator": f"finetuned{name}", **after})
         if not name:
-            alone = fit_each(job, body, eft_people)
+            alone = fit_each(job, result, body, eft_people)
     rows += alone
     for row in rows:
         row.pop("finetuning", None)
@@ -166,11 +166,12 @@ def pretrained(output_dir: Path, people: Path, body: Body, model: ModelConfig, s
     return final
 
 
-def fit_each(job: "Job", body: Body, count: int) -> list[dict]:
+def fit_each(job: "AnnotationJob", result: "Annotated", body: Body, count: int) -> list[dict]:
     """EFT's way: for each person by herself, the pretrained network is fitted to the 2D keypoints for a few steps.
 
     Args:
         job: The annotation, finished; its work folder holds the people.
+        result: What it came to.
         body: The body.
         count: The first so many people.
 
@@ -203,13 +204,12 @@ def fit_each(job: "Job", body: Body, count: int) -> list[dict]:
         def construct(self) -> tuple:
             return self.map(assign, self.targets, self.originals)
 
-    target = {k: column[:count] if column.ndim else column for k, column in np.load(job.work / "target.npz").items()}
-    part = target["part"].copy()
-    part[:, [SPIN24.index(name) for name in EFT_IGNORED], 2] = 0
-    labels = {"part": part, "pose": np.zeros((len(part), 72)), "shape": np.zeros((len(part), 10))}  # towards no shape
-    file = job.work / "eft.npz"
-    with atomic_path(file) as temporary:
-        np.savez(temporary, **{**target, **labels, "has_smpl": np.ones(len(part))})
+    target = load_annotations(job.work / "target.npz").take(slice(count))
+    keypoints2d = target.keypoints2d.copy()
+    keypoints2d[:, [SPIN24.index(name) for name in EFT_IGNORED], 2] = 0
+    file = job.work / "eft.npz"  # towards no shape
+    zeros = {"pose": np.zeros_like(target.pose), "betas": np.zeros_like(target.betas)}
+    save_annotations(file, replace(target, keypoints2d=keypoints2d, has_smpl=np.ones_like(target.has_smpl), **zeros))
     config = training_config(job, 1)
     settings = replace(config.train, learning_rate=EFT_RATE, clip_norm=0.0, freeze_norm=True)
     trainer = Trainer(replace(config, loss=EFT_LOSS, train=settings), body, 1)
@@ -227,22 +227,23 @@ def fit_each(job: "Job", body: Body, count: int) -> list[dict]:
         return network(*inputs)
 
     start = time.perf_counter()
-    found = run_network(fit, build_smpl(body, str(BUNDLED_BODY)), data, 0)
+    found, points2d = run_network(fit, build_smpl(body, str(BUNDLED_BODY)), data, 0)
     print(f"EFT's way: {(time.perf_counter() - start) / len(data):.2f} s per person", flush=True)
-    size, final = 200 * target["scale"], np.load(job.output)
-    final = {key: final[key][:count] for key in ("pose", "shape", "error_px_after")}
-    found["error_px_after"], _ = errors2d(found["points2d"], target["part"], joint_weights(job.config), size)
-    truth = {key: np.load(job.annotations)[key][:count] for key in ("pose", "shape")}
+    error, _ = errors2d(points2d, target, joint_weights(job.config))
+    fitted, final = replace(target, **found), result.after.take(slice(count))
     rows = []
-    for name, columns in (("EFT's way, each person alone", found), ("finetuned, the same people", final)):
-        error = columns["error_px_after"]
+    for name, known, error_px in (
+        ("EFT's way, each person alone", fitted, error),
+        ("finetuned, the same people", final, final.extras["error_px_after"]),
+    ):
         row = {
             "annotator": name,
             "people": str(len(data)),
-            "2D error (px)": float(np.nanmean(error)),
-            "2D error (% of the box)": 100 * float(np.nanmean(error / size)),
+            "2D error (px)": float(np.nanmean(error_px)),
+            "2D error (% of the box)": 100 * float(np.nanmean(error_px / target.box_height)),
         }
-        rows.append(row | {name: float(values.mean()) for name, values in errors3d(columns, truth, body).items()})
+        scores = errors3d(known, result.truth.take(slice(count)), body)
+        rows.append(row | {name: float(values.mean()) for name, values in scores.items()})
     return rows
 
 
@@ -252,19 +253,19 @@ def retrained(folder: Path, body: Body, steps: int) -> list[dict]:
     from cliff_ms.evaluation.protocols import find_protocol
     from cliff_ms.zoo import HELD_OUT
 
-    truth = dict(np.load(folder / "target.npz"))
-    target = dict(np.load(folder / "annotated.work" / "target.npz"))
+    truth, target = (load_annotations(folder / name) for name in ("target.npz", "annotated.work/target.npz"))
     labels = {
-        "predicted": dict(np.load(folder / "annotated.work" / "prior.npz")),
-        "annotated": dict(np.load(folder / "annotated.npz")),
-        "true": {**target, **{key: truth[key] for key in ("pose", "shape", "has_smpl", "S")}},
+        "predicted": load_annotations(folder / "annotated.work" / "prior.npz"),
+        "annotated": load_annotations(folder / "annotated.npz"),
+        "true": replace(
+            target, pose=truth.pose, betas=truth.betas, has_smpl=truth.has_smpl, keypoints3d=truth.keypoints3d
+        ),
     }
     rows = []
-    for name, columns in labels.items():
+    for name, known in labels.items():
         file = folder / f"labels_{name}.npz"
         if not file.is_file():
-            with atomic_path(file) as temporary:
-                np.savez(temporary, **{**columns, "part": target["part"]})
+            save_annotations(file, replace(known, keypoints2d=target.keypoints2d))
         ckpt = pretrained(folder / f"fresh_{name}", file, body, MODEL, steps)
         job = EvalJob(
             find_protocol("synthetic", None), load_weights(ckpt), HELD_OUT / "annotations.npz", keypoints="noisy"
