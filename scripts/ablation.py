@@ -12,6 +12,7 @@ import json
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -19,6 +20,7 @@ import numpy as np
 from matplotlib.ticker import PercentFormatter
 
 from cliff_ms import cli, runtime
+from cliff_ms.data.annotations import load_annotations, save_annotations
 from cliff_ms.evaluation.protocols import find_protocol, load_bodies
 from cliff_ms.io.files import atomic_path, claim_folder, prepare_output_dir
 from cliff_ms.io.tables import markdown_table
@@ -116,9 +118,12 @@ def _score(ckpt: Path, focal: str) -> "Scores":  # noqa: F821  imports MindSpore
     protocol = find_protocol("synthetic", None)
     weights = load_weights(ckpt)
     network, batch_size = load_network(weights, "mindspore", 32)
-    with tempfile.TemporaryDirectory() as folder, np.load(HELD_OUT / "annotations.npz") as people:
+    people = load_annotations(HELD_OUT / "annotations.npz")
+    if focal != "known":
+        people = replace(people, focal_length=np.full_like(people.focal_length, np.nan))
+    with tempfile.TemporaryDirectory() as folder:
         annotations = Path(folder) / "people.npz"
-        np.savez(annotations, **{key: people[key] for key in people.files if focal == "known" or key != "focal_l"})
+        save_annotations(annotations, people)
         data, _ = open_rows(protocol, annotations, None, weights.meaning.model, batch_size)
         return Evaluator(protocol, load_bodies(protocol, data.gender, None, None))(network, data)
 

@@ -17,13 +17,15 @@ it does on photos.
 """
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from cliff_ms import cli
 from cliff_ms.body.files import load_body
-from cliff_ms.io.files import atomic_path, prepare_output_dir
+from cliff_ms.data.annotations import Annotations, concatenate, save_annotations
+from cliff_ms.io.files import prepare_output_dir
 from cliff_ms.io.images import write_image
 from cliff_ms.synthetic.observation import Observer
 from cliff_ms.synthetic.scene import SceneMaker, annotate
@@ -55,24 +57,16 @@ def main() -> None:
     parts = []
     for index in range(PICTURES):
         name = f"{index:03d}.jpg"
-        image, rows = make_picture(maker, observers, index)
+        image, people = make_picture(maker, observers, index)
         write_image(output_dir / name, image, _JPEG_QUALITY)
-        parts.append({"imgname": np.full(len(rows["center"]), name), **rows})
-    columns = {key: np.concatenate([rows[key] for rows in parts]) for key in parts[0]}
-    names = columns.pop("imgname")
-    numbers = {key: column.astype(np.float32) for key, column in columns.items()}
-    path = output_dir / "annotations.npz"
-    with atomic_path(path) as temporary:
-        np.savez_compressed(
-            temporary, imgname=names, gender=np.full(len(names), "n"), input_joint_set="coco17", **numbers
-        )
+        parts.append(replace(people, image_names=np.full(len(people), name)))
+    everybody, path = concatenate(parts), output_dir / "annotations.npz"
+    save_annotations(path, everybody)
     size = sum(file.stat().st_size for file in (path, *output_dir.glob("*.jpg"))) / 1e6
-    print(f"wrote {len(names)} people in {PICTURES} pictures to {output_dir}, {size:.1f} MB")
+    print(f"wrote {len(everybody)} people in {PICTURES} pictures to {output_dir}, {size:.1f} MB")
 
 
-def make_picture(
-    maker: SceneMaker, observers: dict[str, Observer], index: int
-) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+def make_picture(maker: SceneMaker, observers: dict[str, Observer], index: int) -> tuple[np.ndarray, Annotations]:
     """Make a picture that shows somebody.
 
     Args:
@@ -89,20 +83,22 @@ def make_picture(
         rng = np.random.default_rng((_SEED, index, attempt))
         scene = maker.place(rng)
         image, owner, depth = maker.draw(rng, scene)
-        rows = annotate(scene, owner, depth)
-        seen = rows["part"][..., 2].sum(1) >= MIN_SEEN
+        people = annotate(scene, owner, depth)
+        seen = people.keypoints2d[..., 2].sum(1) >= MIN_SEEN
         if seen.any():
             break
         attempt += 1
-    rows = {key: column[seen] for key, column in rows.items()}
+    people = people.take(seen)
     # Rows keep the order of the people, and no two stand in the same place.
-    chosen = np.isin(scene.people.translation[:, 0], rows["global_t"][:, 0])
-    people = SeenPeople(*(getattr(scene.people, field)[chosen] for field in SeenPeople.__dataclass_fields__))
+    chosen = np.isin(scene.people.translation[:, 0], people.translation[:, 0])
+    visible = SeenPeople(*(getattr(scene.people, field)[chosen] for field in SeenPeople.__dataclass_fields__))
     for key, observer in observers.items():
-        rows[key], center, size = observer(rng, people)
+        keypoints, center, size = observer(rng, visible)
         if key == "input_keypoints":
-            rows["center"], rows["scale"] = center, size / 200
-    return image, rows
+            people = replace(people, input_keypoints=keypoints, center=center, size=size)
+        else:
+            people.extras[key] = keypoints
+    return image, people
 
 
 if __name__ == "__main__":

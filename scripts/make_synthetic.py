@@ -16,6 +16,7 @@ import signal
 import threading
 import time
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -23,8 +24,9 @@ import numpy as np
 
 from cliff_ms import cli
 from cliff_ms.body.files import load_body
+from cliff_ms.data.annotations import Annotations, concatenate, load_annotations, save_annotations
 from cliff_ms.io.errors import InputError
-from cliff_ms.io.files import atomic_path, claim_folder, prepare_output_dir
+from cliff_ms.io.files import claim_folder, prepare_output_dir
 from cliff_ms.io.images import IMAGE_EXTENSIONS, write_image
 from cliff_ms.synthetic.scene import SceneMaker
 
@@ -69,7 +71,8 @@ def main() -> None:
             _make_shard(pool, args.seed, shard, folder)
             made += len(shard)
             print(f"{folder}: {len(shard)} pictures; {made / (time.perf_counter() - start):.1f} pictures/s", flush=True)
-    _save(output_dir / _ANNOTATIONS, _join([folder / _ANNOTATIONS for folder in folders]))
+    parts = [load_annotations(folder / _ANNOTATIONS) for folder in folders]
+    save_annotations(output_dir / _ANNOTATIONS, concatenate(parts))
     print(f"wrote {output_dir / _ANNOTATIONS}; its image_dir is {output_dir}")
 
 
@@ -88,11 +91,12 @@ def _make_shard(pool: ProcessPoolExecutor, seed: int, shard: range, folder: Path
     shutil.rmtree(hidden, ignore_errors=True)  # of a run that was killed
     hidden.mkdir()
     paths = [hidden / f"{k:06d}.jpg" for k in shard]
-    parts = []
-    for path, rows in zip(paths, pool.map(_make_picture, [seed] * len(shard), shard, paths, chunksize=4), strict=True):
-        name = f"{folder.name}/{path.name}"
-        parts.append({"imgname": np.full(len(rows["center"]), name), **rows})
-    _save(hidden / _ANNOTATIONS, {key: np.concatenate([rows[key] for rows in parts]) for key in parts[0]})
+    made = pool.map(_make_picture, [seed] * len(shard), shard, paths, chunksize=4)
+    parts = [
+        replace(people, image_names=np.full(len(people), f"{folder.name}/{path.name}"))
+        for path, people in zip(paths, made, strict=True)
+    ]
+    save_annotations(hidden / _ANNOTATIONS, concatenate(parts))
     hidden.replace(folder)
 
 
@@ -106,28 +110,12 @@ def _start_worker(body: Path | None, photos: list[Path]) -> None:
     _maker = SceneMaker(load_body(body), photos)
 
 
-def _make_picture(seed: int, index: int, path: Path) -> dict[str, np.ndarray]:
+def _make_picture(seed: int, index: int, path: Path) -> Annotations:
     """Make and write one picture; its annotations."""
-    image, rows = _maker.make((seed, index))
+    image, people = _maker.make((seed, index))
     quality = np.random.default_rng((seed, index, 1)).integers(*_JPEG_QUALITY)
     write_image(path, image, int(quality))
-    return rows
-
-
-def _join(paths: list[Path]) -> dict[str, np.ndarray]:
-    parts = []
-    for path in paths:
-        with np.load(path) as file:
-            parts.append({key: file[key] for key in file.files})
-    return {key: np.concatenate([part[key] for part in parts]) for key in parts[0] if parts[0][key].ndim}
-
-
-def _save(path: Path, rows: dict[str, np.ndarray]) -> None:
-    """Write rows as the standard npz."""
-    single = {key: rows[key].astype(np.float32) for key in rows if key not in ("imgname", "gender")}
-    gender = np.full(len(rows["imgname"]), "n")
-    with atomic_path(path) as temporary:
-        np.savez_compressed(temporary, imgname=rows["imgname"], gender=gender, input_joint_set="coco17", **single)
+    return people
 
 
 if __name__ == "__main__":

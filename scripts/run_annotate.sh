@@ -12,13 +12,15 @@ if [[ $# -gt 0 ]]; then
 fi
 mkdir -p outputs/annotate
 "$PYTHON" - <<'PYTHON'
+from dataclasses import replace
+
 import numpy as np
 
-known = np.load("model_zoo/heldout/annotations.npz")
-keys = ("imgname", "center", "scale", "pose", "shape", "has_smpl", "gender", "focal_l", "img_hw")
-people = {key: known[key][:60] for key in keys}
-people["input_keypoints"] = known["input_keypoints_noisy"][:60]
-np.savez("outputs/annotate/people.npz", input_joint_set="coco17", **people)
+from cliff_ms.data.annotations import load_annotations, save_annotations
+
+known = load_annotations("model_zoo/heldout/annotations.npz", ["input_keypoints_noisy"]).take(slice(60))
+seen = {"input_keypoints": known.extras["input_keypoints_noisy"], "keypoints2d": np.zeros_like(known.keypoints2d)}
+save_annotations("outputs/annotate/people.npz", replace(known, **seen, extras={}))
 PYTHON
 "$PYTHON" annotate.py --config configs/annotator_keypoints.yaml --ckpt model_zoo/cliff_keypoints.safetensors \
   --annotations outputs/annotate/people.npz --image_dir model_zoo/heldout --output outputs/annotate/annotations.npz

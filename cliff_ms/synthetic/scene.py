@@ -9,6 +9,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from cliff_ms.body.files import Body
+from cliff_ms.data.annotations import Annotations
 from cliff_ms.data.detections import MIN_JOINTS
 from cliff_ms.keypoints import COCO17, LANDMARKS, SPIN24, index_map
 from cliff_ms.synthetic import world
@@ -59,15 +60,15 @@ class SceneMaker:
         self.faces = body.faces
         self.backgrounds = backgrounds
 
-    def make(self, seed: tuple[int, ...]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    def make(self, seed: tuple[int, ...]) -> tuple[np.ndarray, Annotations]:
         """Make an image of a seed.
 
         Args:
             seed: Of everything in it.
 
         Returns:
-            The image, (H, W, 3) uint8 RGB, and its annotations: keys of the standard npz, a row per person with
-            enough joints to be seen, at least one.
+            The image, (H, W, 3) uint8 RGB, and its annotations, see `annotate`: a row per person with enough
+            joints to be seen, at least one.
 
         Raises:
             InputError: If a background photo cannot be read.
@@ -76,9 +77,9 @@ class SceneMaker:
             rng = np.random.default_rng((*seed, attempt))
             scene = self.place(rng)
             image, owner, depth = self.draw(rng, scene)
-            rows = annotate(scene, owner, depth)
-            if len(rows["center"]):
-                return image, rows
+            people = annotate(scene, owner, depth)
+            if len(people):
+                return image, people
         raise ValueError(f"For 'SceneMaker.make', no image of seed {seed} shows anybody.")
 
     def place(self, rng: np.random.Generator) -> Scene:
@@ -212,8 +213,8 @@ class SceneMaker:
         paint(mask, oval, (1,), -1)
 
 
-def annotate(scene: Scene, owner: np.ndarray, depth: np.ndarray) -> dict[str, np.ndarray]:
-    """The rows of the standard npz for the people of an image who can be seen.
+def annotate(scene: Scene, owner: np.ndarray, depth: np.ndarray) -> Annotations:
+    """Annotations of the people of an image who can be seen.
 
     Args:
         scene: The people.
@@ -221,7 +222,7 @@ def annotate(scene: Scene, owner: np.ndarray, depth: np.ndarray) -> dict[str, np
         depth: How far away that is, (H, W) m.
 
     Returns:
-        Key -> rows, without the image's name.
+        A row per person; the image's name is empty.
     """
     people = scene.people
     inside = people.in_frame()
@@ -237,19 +238,23 @@ def annotate(scene: Scene, owner: np.ndarray, depth: np.ndarray) -> dict[str, np
     joints = people.points[:, _SPIN]
     joints = joints - joints[:, [SPIN24.index("pelvis_mpii")]]
     pose = Rotation.from_matrix(people.rotmats[kept].reshape(-1, 3, 3)).as_rotvec().reshape(-1, 72)
-    return {
-        "center": center,
-        "scale": size / 200,
-        "part": part[kept],
-        "S": np.concatenate([joints, np.ones_like(joints[..., :1])], -1)[kept],
-        "pose": pose,
-        "shape": people.betas[kept],
-        "has_smpl": np.ones(kept.sum()),
-        "global_t": people.translation[kept],
-        "focal_l": people.focal_length[kept],
-        "img_hw": people.img_hw[kept],
-        "input_keypoints": coco[kept],
-    }
+    count = int(kept.sum())
+    return Annotations.of(
+        image_names=np.full(count, ""),
+        center=center,
+        size=size,
+        keypoints2d=part[kept],
+        keypoints3d=np.concatenate([joints, np.ones_like(joints[..., :1])], -1)[kept],
+        pose=pose,
+        betas=people.betas[kept],
+        has_smpl=np.ones(count),
+        focal_length=people.focal_length[kept],
+        img_hw=people.img_hw[kept],
+        translation=people.translation[kept],
+        input_keypoints=coco[kept],
+        input_joint_set="coco17",
+        gender=np.full(count, "n"),
+    )
 
 
 def _spots(rng: np.random.Generator, count: int, img_hw: np.ndarray) -> np.ndarray:

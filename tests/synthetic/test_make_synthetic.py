@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from cliff_ms.body.files import load_body
-from cliff_ms.data.annotations import load_annotations
+from cliff_ms.data.annotations import concatenate, load_annotations
 from cliff_ms.io.images import read_image
 from cliff_ms.keypoints import COCO17, LSP_EXTRA9, SMPL45, SPIN24, index_map
 from cliff_ms.synthetic.scene import SceneMaker, annotate
@@ -41,7 +41,7 @@ def test_joints_lie_on_the_people_who_own_them(maker):
         scene = maker.place(rng)
         _, owner, depth = maker.draw(rng, scene)
         rows = annotate(scene, owner, depth)
-        for joints, translation in zip(rows["input_keypoints"][:, inner], rows["global_t"], strict=True):
+        for joints, translation in zip(rows.input_keypoints[:, inner], rows.translation, strict=True):
             person = np.flatnonzero((scene.people.translation == translation).all(1))[0]
             x, y = joints[joints[:, 2] > 0, :2].astype(int).T
             mine += (owner[y, x] == person).tolist()
@@ -53,15 +53,15 @@ def test_people_hide_one_another(maker):
     scene = next(s for s in (maker.place(np.random.default_rng(k)) for k in range(50)) if len(s.vertices) == 2)
     nobody, far = np.full(scene.view.img_hw, -1), np.full(scene.view.img_hw, np.inf)
     both = annotate(scene, nobody, far)
-    assert len(both["center"]) == 2
-    in_frame = (both["input_keypoints"][..., 2] > 0).sum(1)
+    assert len(both) == 2
+    in_frame = (both.input_keypoints[..., 2] > 0).sum(1)
     # The second person right in front of everything: the first one is gone, the second one is not hidden by itself.
     alone = annotate(scene, np.full_like(nobody, 1), np.full_like(far, 0.3))
-    np.testing.assert_array_equal(alone["global_t"], both["global_t"][1:])
-    assert (alone["input_keypoints"][..., 2] > 0).sum() == in_frame[1]
+    np.testing.assert_array_equal(alone.translation, both.translation[1:])
+    assert (alone.input_keypoints[..., 2] > 0).sum() == in_frame[1]
     # A thing behind both hides nobody.
     behind = annotate(scene, np.full_like(nobody, 2), np.full_like(far, 50.0))
-    np.testing.assert_array_equal(behind["input_keypoints"], both["input_keypoints"])
+    np.testing.assert_array_equal(behind.input_keypoints, both.input_keypoints)
 
 
 def test_labels_project_from_the_smpl_cell(graph_mode, maker):
@@ -69,19 +69,20 @@ def test_labels_project_from_the_smpl_cell(graph_mode, maker):
 
     from cliff_ms.body.smpl import SMPL
 
-    rows = [maker.make((9, k))[1] for k in range(6)]
-    rows = {key: np.concatenate([r[key] for r in rows]).astype(np.float32) for key in rows[0]}
+    rows = concatenate([maker.make((9, k))[1] for k in range(6)])
     body = load_body()
     smpl = SMPL(body, joint_regressor=body.regressors["extra"])
-    joints = smpl(Tensor(rows["shape"]), Tensor(rows["pose"]))[1].asnumpy()
+    joints = smpl(Tensor(rows.betas), Tensor(rows.pose))[1].asnumpy()
     joints = joints[:, index_map(SMPL45 + LSP_EXTRA9, SPIN24)]
     pelvis = joints[:, SPIN24.index("pelvis_mpii")][:, None]
-    np.testing.assert_allclose(rows["S"][..., :3], joints - pelvis, atol=1e-4)
-    points = joints + rows["global_t"][:, None]
-    pixels = points[..., :2] / points[..., 2:] * rows["focal_l"][:, None, None] + rows["img_hw"][:, None, ::-1] / 2
-    assert np.abs(pixels - rows["part"][..., :2]).max() < 0.1
-    size = 200 * rows["scale"]
-    low, high = ((np.where(rows["part"][..., 2:] > 0, rows["part"][..., :2], fill)) for fill in (np.inf, -np.inf))
+    np.testing.assert_allclose(rows.keypoints3d[..., :3], joints - pelvis, atol=1e-4)
+    points = joints + rows.translation[:, None]
+    pixels = points[..., :2] / points[..., 2:] * rows.focal_length[:, None, None] + rows.img_hw[:, None, ::-1] / 2
+    assert np.abs(pixels - rows.keypoints2d[..., :2]).max() < 0.1
+    size = rows.size
+    low, high = (
+        (np.where(rows.keypoints2d[..., 2:] > 0, rows.keypoints2d[..., :2], fill)) for fill in (np.inf, -np.inf)
+    )
     extent = high.max(1) - low.min(1)
     np.testing.assert_allclose(size, 1.2 * np.maximum(extent[:, 0] * 4 / 3, extent[:, 1]), rtol=1e-4)
 

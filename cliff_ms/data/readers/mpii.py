@@ -14,7 +14,7 @@ from cliff_ms.io.errors import InputError
 
 _MAT = "mpii_human_pose_v1_u12_1.mat"
 _H5 = {"train": "train.h5", "val": "valid.h5"}
-_PIXELS_PER_SCALE = 200
+_PERSON_HEIGHT = 200  # px, the unit of MPII's own scale
 # What the h5 files hold and SPIN used: boxes lowered and enlarged, so that feet are inside.
 _LOWERED, _ENLARGED = 15, 1.25  # px per unit of scale; factor
 _COUNT = 16
@@ -98,7 +98,7 @@ def _people(image: Any) -> Iterator[tuple[np.ndarray, np.ndarray, float]]:
 
 def _rows(names: list[str], points: np.ndarray, center: np.ndarray, scale: np.ndarray) -> Rows:
     """Rows of people with points (n, 16, 2) px, 0 where missing."""
-    size = _PIXELS_PER_SCALE * scale.astype(np.float64)
+    size = _PERSON_HEIGHT * scale.astype(np.float64)
     columns = {
         "image_names": np.array([f"images/{name}" for name in names], np.str_),
         "center": center,
