@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 
 from cliff_ms.io.errors import InputError
+from cliff_ms.io.tables import cell
 from cliff_ms.runtime import DEVICE_TARGETS, ENGINES
 
 
@@ -74,14 +75,6 @@ def table(rows: list[dict]) -> str:
     if not rows:
         return "nobody found"
     columns = list(dict.fromkeys(key for row in rows for key in row))
-    lines = [columns] + [[_cell(row.get(column, "")) for column in columns] for row in rows]
+    lines = [columns] + [[cell(row.get(column, "")) for column in columns] for row in rows]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in lines)
-
-
-def _cell(value: object) -> str:
-    if isinstance(value, float):
-        return f"{value:.2f}"
-    if hasattr(value, "__len__") and not isinstance(value, str):
-        return " ".join(f"{v:.0f}" for v in value)
-    return str(value)
+    return "\n".join("  ".join(text.ljust(w) for text, w in zip(line, widths, strict=True)).rstrip() for line in lines)

@@ -46,7 +46,7 @@ def main() -> int:
     target = job.check(body)
     print(f"{len(target.people)} people in {len(np.unique(target.people.image_names))} images, on {device}")
     code, result = annotate(job, target, body)
-    if code:
+    if result is None:
         print("give the same command again to go on")
         return code
     rows, good = summarise(result, body), result.after.extras["good"]

@@ -6,11 +6,12 @@ A run that was stopped goes on where it was: what it has read lies in OUTPUT.par
 import argparse
 import inspect
 from pathlib import Path
+from typing import Any
 
 from cliff_ms.data.readers import DATASETS
 from cliff_ms.data.readers.prepare import PrepareJob, prepare
 
-_OPTIONS = {
+_OPTIONS: dict[str, dict[str, Any]] = {
     "body_dir": {"type": Path, "help": "folder with SMPL_MALE.pkl, SMPL_FEMALE.pkl, J_regressor_extra.npy"},
     "boxes": {
         "choices": ("smpl", "poses2d"),
@@ -41,7 +42,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     verbs = parser.add_subparsers(dest="dataset", required=True, metavar="DATASET", help=", ".join(DATASETS))
     for name, dataset in DATASETS.items():
-        text = inspect.getdoc(dataset.read).partition("\n\nRaises")[0]
+        text = (inspect.getdoc(dataset.read) or "").partition("\n\nRaises")[0]
         verb = verbs.add_parser(name, description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
         verb.add_argument("--root", type=Path, required=True, help="folder that the data set was unpacked into")
         verb.add_argument("--output", type=Path, required=True, help="the npz to write")

@@ -122,7 +122,8 @@ def match_people(joints2d: np.ndarray, true_joints2d: np.ndarray, valid: np.ndar
     )  # (P, G)
     iou = _box_overlap(joints2d, true_joints2d)
     free, true_free = np.ones(count, bool), np.array(valid, bool)
-    matches, apart = [], 0
+    matches: list[tuple[int, int]] = []
+    apart = 0
     for place in np.argsort(distance, axis=None, kind="stable"):
         if len(matches) + apart >= count:
             break

@@ -1,7 +1,7 @@
 """The focal length that a photo's own file states."""
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, SupportsFloat
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
@@ -85,6 +85,8 @@ def _camera_tags(path: str | Path) -> dict[int, object]:
 
 def _number(value: object) -> float:
     """A tag's number; 0 for what is missing, not a number, or not finite (a fraction over 0)."""
+    if not isinstance(value, SupportsFloat):
+        return 0.0
     try:
         number = float(value)
     except (TypeError, ValueError, ZeroDivisionError):

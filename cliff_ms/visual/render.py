@@ -294,18 +294,18 @@ def render_side(meshes: Sequence[Mesh], faces: np.ndarray, focal_length: float, 
     if not meshes:
         return image
     group = np.stack([np.asarray(vertices, np.float32) for vertices, _ in meshes])  # (P, V, 3)
-    group = (group - group.mean(axis=(0, 1))) @ np.float32([[0, 0, -1], [0, 1, 0], [1, 0, 0]])
+    group = (group - group.mean(axis=(0, 1))) @ np.array([[0, 0, -1], [0, 1, 0], [1, 0, 0]], np.float32)
     low, high = group.min(axis=(0, 1)), group.max(axis=(0, 1))
     group[..., :2] -= (low[:2] + high[:2]) / 2
     focal_length = 2 * focal_length  # a flatter perspective: sizes compare across the group
     # |x| f / (z + shift) <= 0.46 W for every vertex, and the same for y, leaves a margin of 4 %.
-    reach = np.abs(group[..., :2]) * np.float32(focal_length) / (0.46 * np.float32([img_hw[1], img_hw[0]]))
+    reach = np.abs(group[..., :2]) * np.float32(focal_length) / (0.46 * np.array(img_hw[::-1], np.float32))
     group[..., 2] += max((reach.max(axis=-1) - group[..., 2]).max(), 2 * NEAR - low[2])
     turned = [(vertices, colour) for vertices, (_, colour) in zip(group, meshes, strict=True)]
     return render_meshes(image, turned, faces, focal_length, supersample=_supersample(img_hw))[0]
 
 
-def _supersample(img_hw: tuple[int, int]) -> int:
+def _supersample(img_hw: tuple[int, ...]) -> int:
     return 2 if img_hw[0] * img_hw[1] <= _SMOOTH_BELOW else 1
 
 

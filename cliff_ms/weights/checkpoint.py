@@ -98,8 +98,9 @@ def meta_from_dict(values: object, where: str) -> WeightsMeta:
     Raises:
         InputError: Missing, unknown or ill-typed key, or another 6D layout.
     """
+    values = values if isinstance(values, dict) else {}
     for key in ("model", "origin"):
-        if not isinstance(values, dict) or key not in values:
+        if key not in values:
             raise InputError(f"{where} does not describe weights: it has no key '{key}'.")
     if isinstance(values["model"], dict):
         # Written until November 2026: how the weights were trained, which they do not depend on.
