@@ -8,6 +8,14 @@ from cliff_ms.io.errors import InputError
 from cliff_ms.keypoints import LANDMARKS, LSP_EXTRA9
 
 
+def global_rotations(rotmats: np.ndarray, parents: tuple[int, ...]) -> np.ndarray:
+    """Rotations of the joints in the body's frame, (B, 24, 3, 3), from those relative to the parent."""
+    rotations = rotmats.copy()
+    for child, parent in enumerate(parents[1:], 1):
+        rotations[:, child] = rotations[:, parent] @ rotmats[:, child]
+    return rotations
+
+
 class Skinner:
     """Linear blend skinning (section 3 of SMPL, Loper et al. 2015) of some vertices of a body.
 
@@ -63,9 +71,8 @@ class Skinner:
             axis=1,
         )
         shaped = (self.blend @ feature.T).T.reshape(batch, -1, 3)  # (B, U, 3) at rest
-        rotations, joints = rotmats.copy(), rest.copy()
+        rotations, joints = global_rotations(rotmats, self.parents), rest.copy()
         for child, parent in enumerate(self.parents[1:], 1):
-            rotations[:, child] = rotations[:, parent] @ rotmats[:, child]
             bone = (rest[:, child] - rest[:, parent])[..., None]
             joints[:, child] = joints[:, parent] + (rotations[:, parent] @ bone)[..., 0]
         offsets = joints[..., None] - rotations @ rest[..., None]  # a rest point goes to R v + offset
