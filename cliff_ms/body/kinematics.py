@@ -1,7 +1,7 @@
 """Keypoints of the body and how they move with pose and shape: float64 NumPy, for a few points at a time.
 
 Every keypoint is a point skinned to bones: a vertex of the surface with the body's weights, a joint of the tree as a
-point that follows its own bone only. With the template v, the shape blend shapes S, the pose blend shapes B, rest joints
+point that follows its own bone only. With the template v, shape blend shapes S, pose blend shapes B, rest joints
 j(beta), posed joints J and rotations G in the body's frame, section 3 of SMPL (Loper et al. 2015) reads
 
     rest point       p = v + S beta + B vec(R - I)
@@ -95,7 +95,7 @@ class Kinematics:
         return by_bone.sum(2), np.concatenate([by_turn, by_beta], -1)
 
     def _rest_by_turn(self, rotmats: np.ndarray) -> np.ndarray:
-        """Derivative of the rest points by the turns of joints 1 to 23, through the pose blend shapes: (P, K, 3, 69)."""
+        """Derivative of the rest points, by the turns of joints 1 to 23: the pose blend shapes, (P, K, 3, 69)."""
         count = len(rotmats)
         by_joint = rotmats[:, 1:].reshape(count, _JOINTS - 1, 9).swapaxes(0, 1) @ self._turned_posedirs
         by_joint = by_joint.reshape(_JOINTS - 1, count, -1, 3, 3)  # (j, P, K, 3, c)
