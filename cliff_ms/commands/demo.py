@@ -39,6 +39,13 @@ def parse_args() -> argparse.Namespace:
         help="px of the full image; exif (default): what a photo's file states, unless the photo was cropped since, "
         "and else estimate: sqrt(width^2 + height^2)",
     )
+    parser.add_argument(
+        "--fit",
+        action="store_true",
+        default=None,
+        help="fit bodies to their 2D keypoints (default for keypoint models)",
+    )
+    parser.add_argument("--no_fit", dest="fit", action="store_false", help="leave them as the network predicts them")
     cli.add_engine_arguments(parser, batch_size=1)
     parser.add_argument("--obj", action="store_true", help="also write each person of a photo as OBJ")
     parser.add_argument("--output_dir", type=Path, default=Path("outputs/demo"), help="default: %(default)s")
@@ -98,7 +105,7 @@ def main() -> int:
     from cliff_ms.inference.demo import Demo, Finder
     from cliff_ms.inference.predict import load_predictor
 
-    predictor = load_predictor(ckpt, body, args.engine, args.batch_size)
+    predictor = load_predictor(ckpt, body, args.engine, args.batch_size, args.fit)
     find = Finder(boxes, keypoints, detector, args.boxes, args.keypoints)
     demo = Demo(predictor, body, find, output_dir, args.focal_length, args.obj)
     print(f"weights: {predictor.origin}\nbody: {body.name}; engine: {predictor.engine}; device of MindSpore: {device}")

@@ -170,6 +170,8 @@ class Demo:
         people = self.predictor(image, self.find(image, path), focal_length)
         count = f"{len(people)} people" if len(people) > 1 else ("1 person" if len(people) else "nobody")
         note = f"{count}, {self.find.source}; focal length {people.focal_length:.0f} px, {focal_source}"
+        if self.predictor.fits and people.detections.keypoints is not None:
+            note += "; bodies fitted to the keypoints"
         log.info("%s: %s", path, note)
         return functools.partial(self._draw_image, path, image, people, note)
 

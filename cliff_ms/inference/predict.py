@@ -13,6 +13,7 @@ from cliff_ms.config import ModelConfig
 from cliff_ms.data.batching import filled_batches, pose_in_batches
 from cliff_ms.data.crop import box_to_crop, crop_affine, crop_rounded, normalize_image, normalize_keypoints
 from cliff_ms.data.detections import Detections
+from cliff_ms.inference.fit import Fit, default_covariance
 from cliff_ms.io.errors import InputError
 from cliff_ms.keypoints import convert_keypoints
 from cliff_ms.rotation import rotmat_to_axis_angle
@@ -106,13 +107,22 @@ class Predictor:
         batch_size: People that go through the network at once.
         origin: Where the weights come from, in words.
         engine: What runs the network.
+        fits: Move the predicted bodies until their joints lie on the keypoints, of people who come with keypoints; see
+            `fit`.
     """
 
     def __init__(
-        self, network: Network, config: ModelConfig, body: Body, batch_size: int = 1, origin: str = "", engine: str = ""
+        self,
+        network: Network,
+        config: ModelConfig,
+        body: Body,
+        batch_size: int = 1,
+        origin: str = "",
+        engine: str = "",
+        fits: bool = False,
     ) -> None:
         self.body = body
-        self.origin, self.engine = origin, engine
+        self.origin, self.engine, self.fits = origin, engine, fits
         self._network = network
         self._config = config
         self._smpl = SMPL(body)
@@ -145,6 +155,9 @@ class Predictor:
             rotmats[rows], betas[rows], _, translation[rows] = outputs
         if not all(np.isfinite(array).all() for array in (rotmats, betas, translation)):
             raise InputError("The network gives values that are not finite: bad weights.")
+        if self.fits and detections.keypoints is not None:
+            fit = Fit(self.body, detections.joint_set, default_covariance(self._config.reads_keypoints))
+            rotmats, betas, translation = fit(rotmats, betas, translation, detections.keypoints, size, img_hw, focal)
         vertices, joints = pose_in_batches(self._smpl, betas, rotmats, self._batch_size)
         joints2d = camera.to_image(camera.project(joints, translation, focal), img_hw)
         moved = translation[:, None]
@@ -182,6 +195,7 @@ def load_predictor(
     body: str | Path | Body | None = None,
     engine: str = "auto",
     batch_size: int = 1,
+    fits: bool | None = None,
 ) -> Predictor:
     """Set up the network and the body model, on the device of `runtime.setup_device`, called here if nobody has.
 
@@ -191,6 +205,8 @@ def load_predictor(
         body: The body model, or its file; None for the bundled free body.
         engine: 'auto', 'mindspore' or 'onnxruntime', see `engine.load_network`.
         batch_size: People that go through the network at once; an .onnx has its own.
+        fits: Fit the predictions to the people's 2D keypoints, where they have some; None where the weights read
+            keypoints.
 
     Returns:
         The predictor.
@@ -224,4 +240,5 @@ def load_predictor(
             meaning.body,
             body.name,
         )
-    return Predictor(network, meaning.model, body, batch_size, meaning.origin, engine)
+    fits = meaning.model.reads_keypoints if fits is None else fits
+    return Predictor(network, meaning.model, body, batch_size, meaning.origin, engine, fits)

@@ -8,7 +8,8 @@ from cliff_ms.body.files import load_body
 from cliff_ms.body.kinematics import Kinematics, cross_matrix
 from cliff_ms.body.skinning import Skinner
 from cliff_ms.keypoints import COCO17, LANDMARKS, OPENPOSE25, SMPL45, index_map
-from tests.toys.body import reference_smpl, toy_body
+from tests.toys.body import toy_body
+from tests.toys.reference import reference_smpl
 
 
 @pytest.fixture(scope="module", params=["toy", "bundled"])
