@@ -425,5 +425,5 @@ def test_a_missing_package_is_named(tmp_path, monkeypatch, package, dataset):
     raw.write_h36m(root)
     raw.write_h36m(root, "S11")
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(InputError, match=f"'{package}': pip install -r requirements-data.txt"):
+    with pytest.raises(InputError, match=f"'{package}': pip install {package}"):
         run(monkeypatch, root, dataset)

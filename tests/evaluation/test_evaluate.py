@@ -121,6 +121,7 @@ def test_the_truth_scores_zero(tmp_path, protocol):
     assert ("global_rotation_deg" in scores.errors) == (protocol.truth != "mocap")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("graph_mode")
 @pytest.mark.parametrize("name", ["cliff", "spin", "vibe", "mmhuman3d"])
 def test_3dpw_against_a_float64_reference(tmp_path, name):
@@ -156,6 +157,7 @@ def test_3dpw_against_a_float64_reference(tmp_path, name):
         assert np.all(same["pve_mm"][gender == "m"] < 0.01) and np.all(same["mpjpe_mm"][gender == "f"] > 10)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("graph_mode")
 def test_known_offsets_of_motion_capture(tmp_path):
     truth = write_annotations(tmp_path / "a.npz")

@@ -191,6 +191,7 @@ def test_human36m(tmp_path, monkeypatch, bodies, body):
     assert result["mean_over_groups"]["mpjpe_mm"] == pytest.approx(1, **CLOSE)
 
 
+@pytest.mark.slow
 def test_mpi_inf_3dhp(tmp_path, monkeypatch, bodies, body):
     """In the third frame, the head is 170 mm beside where the body has it: 10 mm over the 17 joints."""
     root, rng, people, joints = tmp_path / "3dhp", np.random.default_rng(0), [], np.zeros((3, 17, 3))

@@ -42,6 +42,7 @@ def test_batches_do_not_change_the_result_or_the_order(setting):
     np.testing.assert_allclose(other.vertices, one_by_one.vertices[[1, 0]], atol=1e-4)
 
 
+@pytest.mark.slow
 def test_joints_project_to_joints2d_with_the_focal_length_given_or_estimated(setting):
     for given, expected in ((700.0, 700.0), (None, 400.0)):
         people = Predictor(*setting)(IMAGE, detections(3), given)

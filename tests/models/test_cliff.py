@@ -21,6 +21,7 @@ pytestmark = pytest.mark.usefixtures("graph_mode")
 RNG = np.random.default_rng(0)
 
 
+@pytest.mark.slow
 @pytest.mark.torch
 def test_outputs_of_a_converted_checkpoint_are_the_officials(tmp_path):
     torch = pytest.importorskip("torch")
@@ -124,6 +125,7 @@ def test_every_trainable_parameter_gets_a_gradient_and_the_mean_none():
     assert {f"regressor.init_{k}" for k in ("pose", "shape", "cam")} <= frozen
 
 
+@pytest.mark.slow
 def test_full_frame_network_is_camera_network_camera():
     config = ModelConfig(encoder="keypoints", bbox_norm="released")
     net = FullFrameCLIFF(build_model(config), config.bbox_norm, SMPL(toy_body()))

@@ -140,6 +140,7 @@ def test_any_crop_size(size):
     assert np.isfinite(feature).all() and feature.std() > 0
 
 
+@pytest.mark.slow
 def test_hrnet_refuses_sizes_its_branches_cannot_share(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # a graph that does not compile leaves a dump where it stands
     with pytest.raises(ValueError, match="multiples of 32"):

@@ -105,6 +105,7 @@ def test_command_imports_no_verb_before_it_is_named(monkeypatch, capsys):
     assert "There is no file gone.ckpt" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("graph_mode")
 @pytest.mark.parametrize("name", cliff_ms.__all__)
 def test_example_of_a_public_name_runs_as_written(name):
@@ -122,6 +123,7 @@ def test_editors_see_what_is_imported_on_first_use():
         assert getattr(cliff_ms, name).__module__ == module
 
 
+@pytest.mark.slow
 def test_a_predictor_takes_the_device_as_it_finds_it():
     code = (
         "from mindspore import ops; from cliff_ms import load_predictor, runtime; {first}; load_predictor();"

@@ -64,6 +64,7 @@ def test_people_hide_one_another(maker):
     np.testing.assert_array_equal(behind.input_keypoints, both.input_keypoints)
 
 
+@pytest.mark.slow
 def test_labels_project_from_the_smpl_cell(graph_mode, maker):
     from mindspore import Tensor
 

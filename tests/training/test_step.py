@@ -76,6 +76,7 @@ def reference_loss(weights, batch, factors):
     return factors["total"] * sum(factors[name] * term for name, term in terms.items()), terms
 
 
+@pytest.mark.slow
 def test_loss_and_gradient_match_the_paper(graph_mode):
     ms.set_seed(0)
     cliff = plain_cliff()
@@ -236,6 +237,7 @@ def test_half_precision_keeps_weights_and_geometry_in_single_and_drops_what_the_
     assert all(p.dtype == ms.float32 for p in step.weights)
 
 
+@pytest.mark.slow
 def test_joints_do_not_miss_the_vertices_left_out(graph_mode):
     body = load_body()
     rng = np.random.default_rng(0)

@@ -34,6 +34,7 @@ def test_onnx_runtime_on_the_cpu_unless_asked_otherwise(weights):
     assert resolve_engine("mindspore", weights) == "mindspore"
 
 
+@pytest.mark.slow
 def test_a_network_is_exported_once_and_again_when_damaged(weights):
     inputs = example_inputs(MODEL, 2)
     expected = load_network(weights, "mindspore", 2)[0](*inputs)

@@ -79,6 +79,7 @@ def run_convert(monkeypatch, *args):
     return caught.value.code
 
 
+@pytest.mark.slow
 def test_command_line_round_trip_is_bit_identical(tmp_path, monkeypatch, capsys):
     state = {f"module.{n}": torch.tensor(a) for n, a in weights.state_dict("res50").items()}
     state["module.encoder.layer2.0.bn1.num_batches_tracked"] = torch.tensor(2**40)
