@@ -24,8 +24,6 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
 from cliff_ms.io.tables import markdown_table
 
 ROOT = Path(__file__).resolve().parent.parent

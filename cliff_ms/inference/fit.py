@@ -61,7 +61,7 @@ _PIXELS = 2.0
 _LEFT_OUT = 0.1  # share of people with the largest errors: those that no small correction would reach
 
 
-class Bodies(NamedTuple):
+class SMPLParameters(NamedTuple):
     """P people in the camera of the full image.
 
     Attributes:
@@ -98,7 +98,9 @@ def default_covariance(reads_keypoints: bool) -> np.ndarray:
     return np.diag(np.concatenate([scale * turns, np.ones(10), scale * np.array(_PLACE)]) ** 2)
 
 
-def prediction_errors(predicted: Bodies, actual: Bodies, size: np.ndarray, focal_length: np.ndarray) -> np.ndarray:
+def prediction_errors(
+    predicted: SMPLParameters, actual: SMPLParameters, size: np.ndarray, focal_length: np.ndarray
+) -> np.ndarray:
     """The e of the top of this file: what has to be added to a prediction.
 
     Args:
@@ -153,7 +155,7 @@ class Fit:
         size: np.ndarray,
         img_hw: np.ndarray,
         focal_length: np.ndarray,
-    ) -> Bodies:
+    ) -> SMPLParameters:
         """Fit P people, each on their own.
 
         Args:
@@ -170,17 +172,17 @@ class Fit:
             The bodies, float32, in the same order. Who has no keypoints, or is predicted nearer than 0.1 m or behind
             the camera, comes back as predicted, bit for bit.
         """
-        fitted = Bodies(rotmats.copy(), betas.copy(), translation.copy())
+        fitted = SMPLParameters(rotmats.copy(), betas.copy(), translation.copy())
         rows = np.flatnonzero((keypoints[..., 2] > 0).any(1) & (translation[:, 2] > _NEAREST))
         if len(rows):
-            predicted = Bodies(*(array[rows].astype(np.float64) for array in fitted))
+            predicted = SMPLParameters(*(array[rows].astype(np.float64) for array in fitted))
             arrays = (keypoints, size, img_hw, focal_length)
             view = _View(*(array[rows].astype(np.float64) for array in arrays))
             for whole, part in zip(fitted, self._fit(predicted, view), strict=True):
                 whole[rows] = part
         return fitted
 
-    def _fit(self, predicted: Bodies, view: _View) -> Bodies:
+    def _fit(self, predicted: SMPLParameters, view: _View) -> SMPLParameters:
         bodies = predicted
         for iteration in range(_ITERATIONS):
             residual, jacobian, confidence = self._measure(bodies, view)
@@ -196,7 +198,7 @@ class Fit:
             bodies = _move(bodies, _shorten(step), view)
         return bodies
 
-    def _measure(self, bodies: Bodies, view: _View) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _measure(self, bodies: SMPLParameters, view: _View) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The r (P, K, 2), H (P, 2 K, 85) and c (P, K); 0 where a keypoint is missing or its joint not in front."""
         points, by_body = self._kinematics(bodies.rotmats, bodies.betas)
         half = view.size / 2
@@ -250,7 +252,7 @@ def _place(translation: np.ndarray, size: np.ndarray, focal_length: np.ndarray) 
     return np.concatenate([translation[:, :2] / depth * (focal_length / size)[:, None], np.log(depth)], 1)
 
 
-def _translation_by_place(bodies: Bodies, view: _View) -> np.ndarray:
+def _translation_by_place(bodies: SMPLParameters, view: _View) -> np.ndarray:
     """Derivative of t = (q_1 e^q_3 b / f, q_2 e^q_3 b / f, e^q_3), (P, 3, 3)."""
     derivative = np.zeros((len(view.size), 3, 3))
     derivative[:, 0, 0] = derivative[:, 1, 1] = bodies.translation[:, 2] * view.size / view.focal_length
@@ -264,10 +266,10 @@ def _shorten(step: np.ndarray) -> np.ndarray:
     return step / np.maximum(np.maximum(turn / _LONGEST_TURN, log_depth / _LONGEST_LOG_DEPTH), 1)[:, None]
 
 
-def _move(bodies: Bodies, step: np.ndarray, view: _View) -> Bodies:
+def _move(bodies: SMPLParameters, step: np.ndarray, view: _View) -> SMPLParameters:
     """R_j exp(step_j), beta + step, q + step."""
     turns = Rotation.from_rotvec(step[:, :72].reshape(-1, 3)).as_matrix().reshape(-1, 24, 3, 3)
     place = _place(bodies.translation, view.size, view.focal_length) + step[:, 82:]
     depth = np.exp(place[:, 2:])
     across = place[:, :2] * depth * (view.size / view.focal_length)[:, None]
-    return Bodies(bodies.rotmats @ turns, bodies.betas + step[:, 72:82], np.concatenate([across, depth], 1))
+    return SMPLParameters(bodies.rotmats @ turns, bodies.betas + step[:, 72:82], np.concatenate([across, depth], 1))
