@@ -1,15 +1,13 @@
 """Tables of rows, each a dictionary from column to value."""
 
-from collections.abc import Iterable, Iterator, Sequence
-
-import numpy as np
+from collections.abc import Collection, Iterable, Iterator
 
 
 def cell(value: object) -> str:
     """A value as text: numbers with two decimals, those of an array with none."""
     if isinstance(value, float):
         return f"{value:.2f}"
-    if isinstance(value, Sequence | np.ndarray) and not isinstance(value, str):
+    if isinstance(value, Collection) and not isinstance(value, str):
         return " ".join(f"{v:.0f}" for v in value)
     return str(value)
 
