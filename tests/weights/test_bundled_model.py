@@ -35,6 +35,7 @@ def test_it_is_as_good_as_stated(people, tmp_path, monkeypatch, file_reads):
     stated = load_weights(BUNDLED_MODEL).meaning.metrics["heldout"]
     file_reads.clear()
     command = ["eval.py", "--annotations", people, "--output", tmp_path / "r.json", "--device_target", "CPU"]
+    command += ["--engine", "mindspore"]  # the other one also hashes what it exports
     monkeypatch.setattr(sys, "argv", [str(word) for word in command])
     assert verb.main() == 0
     assert file_reads == {"hash": [BUNDLED_MODEL], "arrays": [BUNDLED_MODEL]}
