@@ -290,6 +290,7 @@ def test_agora_without_truth_and_of_another_split(tmp_path, monkeypatch, bodies,
     given = (tmp_path / "test.npz", "--image_dir", root, "--body_dir", bodies)
     result = evaluated(monkeypatch, Oracle(people), "agora", *given, "--agora_zip", tmp_path / "a.zip")
     assert result["count"] == 9 and result["mpjpe_mm"] is None and "f1" not in result
+    assert "\n|  | people |\n| --- | --- |\n| network | 9 |\n" in tmp_path.joinpath("out/r.md").read_text()
     assert len(zipfile.ZipFile(tmp_path / "a.zip").namelist()) == 9
     np.save(bodies / "body_verts_smpl.npy", np.arange(3))
     frame = root / "SMPL/validation_0_withjv.pkl"
@@ -300,3 +301,7 @@ def test_agora_without_truth_and_of_another_split(tmp_path, monkeypatch, bodies,
         evaluated(monkeypatch, Oracle(people), "agora", *given, "--agora_root", root)
     with pytest.raises(InputError, match="--agora_root D to score"):
         evaluated(monkeypatch, Oracle(people), "agora", *given)
+    with pytest.raises(InputError, match="--agora_root D to score"):
+        evaluated(monkeypatch, Oracle(people), "custom", *given, "--agora_zip", tmp_path / "a.zip")
+    with pytest.raises(InputError, match="--visualize is not for agora"):
+        evaluated(monkeypatch, Oracle(people), "agora", *given, "--agora_zip", tmp_path / "a.zip", "--visualize", "2")
