@@ -197,6 +197,7 @@ def mindspore_smpl(folder: Path, batch: int, backward: bool) -> Call:
         def construct(self, betas: Tensor, rotmats: Tensor) -> tuple[Tensor, Tensor]:
             return self.grad(self.net)(betas, rotmats)
 
+    runtime.expect_no_convolutions()
     runtime.setup_device("CPU")
     net = SMPL(load_body())
     if backward:
@@ -372,6 +373,8 @@ def _cliff(encoder: str):  # noqa: ANN202  naming the types would load MindSpore
     from cliff_ms.config import ModelConfig
     from cliff_ms.weights.checkpoint import WeightsMeta
 
+    if encoder == "keypoints":
+        runtime.expect_no_convolutions()
     runtime.setup_device("CPU")
     runtime.set_seed(0)
     from mindspore import Tensor

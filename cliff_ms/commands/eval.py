@@ -70,6 +70,8 @@ def main() -> int:
     weights = load_weights(args.ckpt or bundled_model())
     if args.config:
         check_model(load_config(args.config), weights.meaning, str(weights.path))
+    if weights.meaning.model.reads_keypoints:
+        runtime.expect_no_convolutions()
     device = runtime.setup_device(args.device_target)
     from cliff_ms.evaluation.evaluate import EvalJob, evaluate, write_report
     from cliff_ms.weights.engine import resolve_engine

@@ -33,6 +33,8 @@ def main() -> int:
     config = load_config(args.config, args.set)
     output_dir = args.output_dir or Path("outputs") / args.config.stem
     body = load_body(config.body or None)
+    if config.model.reads_keypoints:
+        runtime.expect_no_convolutions()
     device = runtime.setup_device(args.device_target)
     rank, world_size = runtime.setup_distributed()
     from cliff_ms.training.trainer import train

@@ -19,12 +19,14 @@ VARIABLE = "ONEDNN_MAX_CPU_ISA"
         ("from cliff_ms.body import smpl", None, "AVX2"),
         ("import mindspore, cliff_ms.camera", None, "AVX2"),
         ("import cliff_ms", "AVX512_CORE", "AVX512_CORE"),
+        ("from cliff_ms import runtime; runtime.expect_no_convolutions()", None, "None"),
+        ("from cliff_ms import runtime; runtime.expect_no_convolutions()", "AVX2", "AVX2"),
     ],
 )
 def test_cpu_kernels_are_chosen_by_any_import_unless_the_user_chose(first, given, expected):
     environment = {key: value for key, value in os.environ.items() if key != VARIABLE}
     environment |= {VARIABLE: given} if given else {}
-    code = f"{first}\nimport os; print(os.environ['{VARIABLE}'])"
+    code = f"{first}\nimport os; print(os.environ.get('{VARIABLE}'))"
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == expected
 
