@@ -99,7 +99,8 @@ class DataConfig:
     """What is trained and validated on.
 
     Attributes:
-        stream: True for the endless stream of synthetic keypoint samples; then `train` is empty.
+        stream: True for the endless stream of synthetic keypoint samples; `train` then takes the shares of each batch
+            that its weights say, and the stream the rest.
         train: Sources of the mixture.
         val: Sources for validation; empty for a fixed held-out part of the stream.
         focal_length: 'known' takes those of `train` and the stream where they are known; 'estimated' takes none, and
@@ -118,10 +119,17 @@ class DataConfig:
     bad_image: BadImage = "stop"
 
     def __post_init__(self) -> None:
-        if self.stream == bool(self.train):
-            raise InputError("data: give either 'stream: true' or a list of 'train' sources.")
-        if self.train and abs(sum(source.weight for source in self.train) - 1) > 1e-6:
+        if not self.stream and not self.train:
+            raise InputError("data: give 'stream: true', a list of 'train' sources, or both.")
+        if self.stream and not 0 <= self.from_files < self.batch_size:
+            raise InputError("data.train: beside a stream, the weights of the sources must sum to less than 1.")
+        if not self.stream and abs(sum(source.weight for source in self.train) - 1) > 1e-6:
             raise InputError("data.train: the weights of the sources must sum to 1.")
+
+    @property
+    def from_files(self) -> int:
+        """How many samples of a batch come from `train`."""
+        return round(self.batch_size * sum(source.weight for source in self.train))
 
 
 @dataclass(frozen=True)

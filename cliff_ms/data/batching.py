@@ -50,6 +50,11 @@ def collate(samples: Sequence[Batch]) -> Batch:
     return Batch(*map(np.stack, zip(*samples, strict=True)))
 
 
+def joined(first: Batch, second: Batch) -> Batch:
+    """The samples of two batches as one."""
+    return Batch(*(np.concatenate(pair) for pair in zip(first, second, strict=True)))
+
+
 def filled_batches(count: int, batch_size: int) -> Iterator[tuple[np.ndarray, int]]:
     """Cut rows into batches of one size.
 

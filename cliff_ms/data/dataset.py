@@ -1,6 +1,7 @@
 """What is trained and evaluated on: annotation files, mixed, ordered and sharded, as batches."""
 
 import logging
+from typing import NamedTuple
 
 import numpy as np
 
@@ -25,7 +26,7 @@ class TrainDataset:
     hold the end of one and the start of the next. Global batch g takes the places g B R to (g + 1) B R for R ranks of B
     samples each; the ranks share it. Order and augmentation of a place depend on the seed, the epoch and the place
     only: neither on the number of workers nor on where a run was resumed. R ranks of B see together what one rank of
-    R B sees.
+    R B sees. B is `data.from_files`, all of a batch but for what a stream gives.
 
     Args:
         config: The whole configuration.
@@ -48,8 +49,9 @@ class TrainDataset:
         ]
         self._rows = [_usable_rows(source) for source in self._sources]
         self._shares = np.cumsum([source.weight for source in config.data.train])
+        self._shares /= self._shares[-1]
         self._seed = config.train.seed
-        self._batch_size = config.data.batch_size
+        self._batch_size = config.data.from_files
         self._skip_bad = config.data.bad_image == "skip"
         self._rank, self._world_size = rank, world_size
         self._orders: dict[int, tuple[np.ndarray, np.ndarray]] = {}
@@ -103,6 +105,20 @@ class TrainDataset:
         return order
 
 
+class InputKeypoints(NamedTuple):
+    """What a keypoint model is given instead of a file's own keypoints and boxes; M rows.
+
+    Attributes:
+        keypoints: (M, K, 3) px and confidence, in the model's joint set.
+        center: (M, 2) px of the boxes.
+        size: (M,) px.
+    """
+
+    keypoints: np.ndarray
+    center: np.ndarray
+    size: np.ndarray
+
+
 class EvalDataset:
     """Rows of one file once, in order, as they are; the last batch is filled up with its last row.
 
@@ -112,8 +128,7 @@ class EvalDataset:
         source: The file and its image folder.
         batch_size: B.
         rows: Those that are read, (N,); None for all.
-        keypoints: What a keypoint model is given instead of the file's keypoints and boxes: keypoints in its joint set
-            (M, K, 3) in px and with confidence, centre (M, 2) px and size (M,) px of the boxes.
+        keypoints: Of all rows; None for those of the file.
 
     Attributes:
         source: The same.
@@ -127,7 +142,7 @@ class EvalDataset:
         source: Source,
         batch_size: int,
         rows: np.ndarray | None = None,
-        keypoints: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None,
+        keypoints: InputKeypoints | None = None,
     ) -> None:
         self.source = source
         self.annotations = source.annotations

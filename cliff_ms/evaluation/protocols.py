@@ -21,7 +21,8 @@ from cliff_ms.keypoints import H36M17, LSP14, SMPL24, SPIN24
 if TYPE_CHECKING:
     from cliff_ms.evaluation.evaluate import Outcome
 
-KEYPOINTS = ("clean", "noisy", "half", "openpose25")  # of an annotation file that a keypoint model may be scored on
+# Of an annotation file that a keypoint model may be scored on.
+KEYPOINTS = ("clean", "noisy", "half", "openpose25", "detected")
 PELVIS, HIPS = ("pelvis",), ("right_hip", "left_hip")
 # How SPIN's 24 keypoints, in which motion-capture joints are stored, call the regressor's joints.
 _MOCAP_NAMES = {

@@ -7,8 +7,8 @@ import numpy as np
 
 from cliff_ms.config import ModelConfig, SourceConfig
 from cliff_ms.data.crop import box_to_crop
-from cliff_ms.data.dataset import EvalDataset
-from cliff_ms.data.detections import boxes_from_keypoints
+from cliff_ms.data.dataset import EvalDataset, InputKeypoints
+from cliff_ms.data.detections import MIN_CONFIDENCE, MIN_JOINTS, boxes_from_keypoints
 from cliff_ms.data.source import Source
 from cliff_ms.evaluation.protocols import Protocol, scored_rows
 from cliff_ms.io.errors import InputError
@@ -34,7 +34,7 @@ def open_rows(
         batch_size: B.
         keypoints: For a keypoint model, one of `protocols.KEYPOINTS`: 'clean' for the file's `input_keypoints` and
             boxes, else its `input_keypoints_noisy` and so on, with boxes around those: whoever has such keypoints has
-            no better box.
+            no better box. Whoever has too few of them for a box, as somebody whom no detector found, is left out.
 
     Returns:
         The rows, and reason -> how many others it kept from being scored.
@@ -47,12 +47,17 @@ def open_rows(
     config, known = SourceConfig(str(annotations), str(image_dir or "")), protocol.focal != "estimated"
     source = Source(config, model, protocol.dataset, known_focal_length=known)
     rows, left_out = scored_rows(protocol, source.annotations, str(annotations))
-    other = None if keypoints == "clean" else _other_keypoints(source, model, keypoints)
-    return EvalDataset(source, batch_size, rows, other), left_out
+    if keypoints == "clean":
+        return EvalDataset(source, batch_size, rows), left_out
+    other = _other_keypoints(source, model, keypoints)
+    boxed = rows[other.size[rows] > 0]
+    if len(boxed) < len(rows):
+        left_out[f"too few keypoints ({keypoints})"] = len(rows) - len(boxed)
+    return EvalDataset(source, batch_size, boxed, other), left_out
 
 
-def _other_keypoints(source: Source, model: ModelConfig, which: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Keypoints of all rows in the model's joint set, (M, K, 3), and centre (M, 2) and size (M,) of their boxes."""
+def _other_keypoints(source: Source, model: ModelConfig, which: str) -> InputKeypoints:
+    """Keypoints of all rows in the model's joint set; no box where there are too few."""
     if not model.reads_keypoints:
         raise InputError(f"--keypoints {which} is for keypoint models; these weights read pixels.")
     path, joint_set = source.path, which if which in JOINT_SETS else source.annotations.input_joint_set
@@ -63,5 +68,9 @@ def _other_keypoints(source: Source, model: ModelConfig, which: str) -> tuple[np
     if arrays[key].shape != shape or not np.isfinite(arrays[key]).all():
         raise InputError(f"Annotation file '{path}': '{key}' must be finite numbers of shape {shape}.")
     keypoints = arrays[key].astype(np.float32)
-    boxes = boxes_from_keypoints(keypoints, f"Annotation file '{path}', '{key}'")
-    return convert_keypoints(keypoints, joint_set, model.joint_set), *box_to_crop(boxes, model.crop_hw)
+    enough = (keypoints[..., 2] > MIN_CONFIDENCE).sum(1) >= MIN_JOINTS
+    boxes = np.zeros((len(keypoints), 4))
+    boxes[enough] = boxes_from_keypoints(keypoints[enough], f"Annotation file '{path}', '{key}'")
+    if not enough.any():
+        raise InputError(f"Annotation file '{path}': '{key}' has nobody with {MIN_JOINTS} joints.")
+    return InputKeypoints(convert_keypoints(keypoints, joint_set, model.joint_set), *box_to_crop(boxes, model.crop_hw))

@@ -35,7 +35,7 @@ _BGR_STD = np.array([57.375, 57.12, 58.395], np.float32)
 _CROP_MARGIN = 1.05  # side of the crop by the longer side of the box
 _BODY_SHARE = 0.53  # of its box that a body covers
 _BORDER = 0.02  # of the longer side of the box: MoveNet puts joints beyond the picture onto its border
-_THREADS = 4  # more do not pay for networks as small as these
+THREADS = 4  # more do not pay for networks as small as these
 
 
 class PoseDetector:
@@ -43,14 +43,15 @@ class PoseDetector:
 
     Args:
         folder: Holds nanodet.onnx and movenet-thunder.onnx.
+        threads: At most so many for each network.
 
     Raises:
         InputError: If ONNX Runtime is not installed, or a network is missing or damaged.
     """
 
-    def __init__(self, folder: Path = PEOPLE_NETWORKS) -> None:
-        self._nanodet = _session(folder / "nanodet.onnx")
-        self._movenet = _session(folder / "movenet-thunder.onnx")
+    def __init__(self, folder: Path = PEOPLE_NETWORKS, threads: int = THREADS) -> None:
+        self._nanodet = _session(folder / "nanodet.onnx", threads)
+        self._movenet = _session(folder / "movenet-thunder.onnx", threads)
 
     def __call__(self, image_rgb: np.ndarray) -> Detections:
         """Find the people of an image.
@@ -82,7 +83,7 @@ class PoseDetector:
         return joints_to_image(np.array(outputs, np.float64).reshape(-1, 17, 3), to_image)
 
 
-def _session(path: Path) -> "onnxruntime.InferenceSession":
+def _session(path: Path, threads: int) -> "onnxruntime.InferenceSession":
     try:
         import onnxruntime
     except ImportError:
@@ -92,7 +93,7 @@ def _session(path: Path) -> "onnxruntime.InferenceSession":
         ) from None
     require_file(path, "Network")
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = min(_THREADS, len(os.sched_getaffinity(0)))
+    options.intra_op_num_threads = min(threads, len(os.sched_getaffinity(0)))
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime raises classes of its own, with no other base

@@ -20,7 +20,7 @@ from cliff_ms import runtime
 from cliff_ms.body.files import Body
 from cliff_ms.body.smpl import build_smpl
 from cliff_ms.config import Config, TrainConfig
-from cliff_ms.data.batching import Batch
+from cliff_ms.data.batching import Batch, joined
 from cliff_ms.data.dataset import TrainDataset
 from cliff_ms.data.loader import load_batches
 from cliff_ms.io.errors import InputError
@@ -99,13 +99,20 @@ def open_data(config: Config, body: Body, rank: int, world_size: int) -> Callabl
     Raises:
         InputError: What `TrainDataset` and `KeypointStream` raise.
     """
-    if not config.data.stream:
-        return TrainDataset(config, rank, world_size).batch
+    data = config.data
+    files = TrainDataset(config, rank, world_size) if data.from_files else None
+    if not data.stream:
+        return files.batch
     if not config.model.reads_keypoints:
         raise InputError(f"data.stream makes keypoints, which model.encoder '{config.model.encoder}' does not read.")
-    data, known = config.data, config.data.focal_length == "known"
-    stream = KeypointStream(body, config.model.joint_set, data.batch_size, config.train.seed, known_focal_length=known)
-    return lambda index: stream.batch(index * world_size + rank)
+    known, drawn = data.focal_length == "known", data.batch_size - data.from_files
+    stream = KeypointStream(body, config.model.joint_set, drawn, config.train.seed, known_focal_length=known)
+
+    def load(index: int) -> Batch:
+        batch = stream.batch(index * world_size + rank)
+        return joined(batch, files.batch(index)) if files else batch
+
+    return load
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:

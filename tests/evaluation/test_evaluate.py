@@ -302,8 +302,9 @@ def test_other_keypoints_bring_their_own_boxes(tmp_path):
         batch(0, model=ModelConfig())
     half[3, 0, 2] = 0
     write_annotations(tmp_path / "a.npz", **arrays)
-    with pytest.raises(InputError, match="'input_keypoints_half', row 3: 5 joints"):
-        batch(0, "half")
+    data, left_out = open_rows(find_protocol("custom", None), tmp_path / "a.npz", None, KEYPOINT_MODEL, 4, "half")
+    assert left_out == {"too few keypoints (half)": 1}
+    assert data.rows.tolist() == [row for row in range(PEOPLE) if row != 3]
 
 
 def test_focal_lengths_that_are_not_known(tmp_path):

@@ -13,12 +13,14 @@ import pytest
 
 from cliff_ms.body.files import load_body
 from cliff_ms.config import TrainConfig, load_config
+from cliff_ms.data.annotations import load_annotations
 from cliff_ms.io.errors import InputError
 from cliff_ms.models.cliff import build_model
 from cliff_ms.training.log import EventFile, TrainLog
 from cliff_ms.training.state import Progress, check_folder, load_state, save_state
 from cliff_ms.weights.checkpoint import WeightsMeta, encoder_entries, load_weights, parameter_arrays, save_weights
 from cliff_ms.weights.networks import load_model
+from cliff_ms.zoo import HELD_OUT
 from tests.paths import ROOT
 
 CONFIG = ROOT / "configs" / "smoke.yaml"
@@ -272,3 +274,26 @@ def test_the_stream_is_for_keypoint_models(tmp_path):
 
     with pytest.raises(InputError, match="data.stream makes keypoints, which model.encoder 'res50' does not read"):
         open_data(load_config(CONFIG, ["model.encoder=res50"]), load_body(), 0, 1)
+
+
+def test_a_stream_leaves_a_share_of_each_batch_to_files(tmp_path):
+    from cliff_ms.synthetic.stream import KeypointStream
+    from cliff_ms.training.trainer import open_data
+
+    source = f"{{annotations: {HELD_OUT}/annotations.npz, weight: 0.25}}"
+    config = load_config(
+        CONFIG, [f"data.train=[{source}]", "data.batch_size=16", "augment={flip: 0, rotation_prob: 0}"]
+    )
+    body = load_body()
+    load = open_data(config, body, 0, 1)
+    stream = KeypointStream(body, config.model.joint_set, 12, config.train.seed)
+    shapes = {tuple(betas) for betas in load_annotations(HELD_OUT / "annotations.npz").betas}
+    seen = set()
+    for index in range(3):
+        batch, drawn = load(index), stream.batch(index)
+        assert all(len(array) == 16 for array in batch)
+        for whole, part in zip(batch, drawn, strict=True):
+            np.testing.assert_array_equal(whole[:12], part)
+        seen |= {tuple(betas) for betas in batch.betas[12:]}
+    assert len(seen) == 12  # all of an epoch before any again
+    assert seen <= shapes
