@@ -1,14 +1,10 @@
 """From a network's prediction to the body whose joints lie on the keypoints, in the camera of the full image.
 
-The state of a person is (R, beta, t): 24 rotations relative to the parent, 10 betas, the translation. It is counted
-from the network's prediction, by 85 numbers:
+A person's body is counted from the network's prediction by the 85 numbers e of `body.errors`; Eq. (7) of CLIFF gave its
+translation.
 
-    e = (log(R0_j^T R_j) of the 24 joints, beta - beta0, q - q0)      q = (t_x f / (t_z b), t_y f / (t_z b), ln t_z)
-
-q is the place in box heights b about the optical axis and the logarithm of the depth, f is the focal length: near a
-prediction, an error in the picture and an error of scale stay apart in it. Eq. (7) of CLIFF gave t0.
-
-The prior is what is known of the network's errors: e ~ N(0, C). The measurement is Eq. (8), in half box heights:
+The prior is what is known of the network's errors: e ~ N(0, C), C diagonal. The measurement is Eq. (8) in halves of the
+crop's height b, f is the focal length:
 
     h(e) = (f (X + t)_xy / (X + t)_z + (W, H) / 2) / (b / 2)      keypoint_k = h_k(e) + N(0, sigma^2 / c_k)
 
@@ -32,13 +28,12 @@ from typing import NamedTuple
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from cliff_ms.body.errors import ERRORS, SMPLParameters, image_place, prediction_errors
 from cliff_ms.body.files import Body
 from cliff_ms.body.kinematics import Kinematics
 from cliff_ms.camera import project, to_image
-from cliff_ms.keypoints import JOINT_SETS, SMPL24
-from cliff_ms.rotation import rotmat_to_axis_angle
+from cliff_ms.keypoints import JOINT_SETS
 
-ERRORS = 85  # 72 of rotations, 10 of the shape, 3 of the place
 _ITERATIONS = 4
 _NOISE_LEVELS = np.array((0.005, 0.01, 0.02, 0.04, 0.08))  # sigma, half box heights
 _NOISE_CHOSEN_BEFORE = (0, 2)  # iterations
@@ -47,32 +42,19 @@ _WIDE_KERNEL, _NARROWING = 0.3, 0.6
 _LONGEST_TURN, _LONGEST_LOG_DEPTH = 0.5, 0.3  # rad about an axis, and of ln t_z, in one step
 _NEAREST = 0.1  # m; what is nearer to the camera, or behind it, is not seen
 
-# Deviations of the bundled keypoint model's errors about the joint's own x, y and z in degrees; rounded from 12,000
-# people of the synthetic stream, half with exact and half with a detector's keypoints, the worst tenth left out.
-_DEGREES = {
-    "pelvis": (7, 12, 5), "hip": (14, 8, 6.5), "knee": (15, 2.5, 2), "ankle": (12.5, 4, 6), "foot": (4, 1, 1),
-    "spine1": (4, 4, 3), "spine2": (4, 4, 3), "spine3": (4, 4, 3), "neck": (7, 9, 5), "head": (7, 9, 5),
-    "collar": (3, 5, 5), "shoulder": (20, 14, 14), "elbow": (12, 20, 2.5), "wrist": (9, 7, 13), "hand": (2, 3, 9),
-}  # fmt: skip
-_PLACE = (0.02, 0.03, 0.08)  # box heights to the right and downwards, ln t_z
-# A network that reads pixels has not been told where the joints are. Twice the deviations, by judgement and not by
-# measurement: on the stream, four times the variances cost a keypoint model next to nothing.
-_PIXELS = 2.0
-_LEFT_OUT = 0.1  # share of people with the largest errors: those that no small correction would reach
 
-
-class SMPLParameters(NamedTuple):
-    """P people in the camera of the full image.
+class Fitted(NamedTuple):
+    """P people after the fit.
 
     Attributes:
-        rotmats: (P, 24, 3, 3), relative to the parent joint, the root's to the camera.
-        betas: (P, 10).
-        translation: (P, 3) m.
+        bodies: Float32.
+        sigma: (P,) what the fit took the keypoints to be off by: the deviation of a coordinate, as a share of the
+            crop's height; NaN of people who came back as predicted. Where it is large, keypoints and body do not go
+            together: one of them is wrong.
     """
 
-    rotmats: np.ndarray
-    betas: np.ndarray
-    translation: np.ndarray
+    bodies: SMPLParameters
+    sigma: np.ndarray
 
 
 class _View(NamedTuple):
@@ -84,67 +66,18 @@ class _View(NamedTuple):
     focal_length: np.ndarray
 
 
-def default_covariance(reads_keypoints: bool) -> np.ndarray:
-    """C for networks whose errors nobody has measured, see the tables at the top of this file.
-
-    Args:
-        reads_keypoints: Whether the network read the keypoints, or pixels only.
-
-    Returns:
-        (85, 85), diagonal; the shape has the variance 1 of people's in either case.
-    """
-    turns = np.radians([_DEGREES[name.split("_")[-1]] for name in SMPL24]).ravel()
-    scale = 1.0 if reads_keypoints else _PIXELS
-    return np.diag(np.concatenate([scale * turns, np.ones(10), scale * np.array(_PLACE)]) ** 2)
-
-
-def prediction_errors(
-    predicted: SMPLParameters, actual: SMPLParameters, size: np.ndarray, focal_length: np.ndarray
-) -> np.ndarray:
-    """The e of the top of this file: what has to be added to a prediction.
-
-    Args:
-        predicted: P people, in front of the camera.
-        actual: The same people.
-        size: (P,) px, height of the crop.
-        focal_length: (P,) px.
-
-    Returns:
-        (P, 85): rotation vectors in rad, betas, box heights, a logarithm of depth.
-    """
-    turns = rotmat_to_axis_angle(predicted.rotmats.swapaxes(-1, -2) @ actual.rotmats).reshape(-1, 72)
-    places = [_place(bodies.translation, size, focal_length) for bodies in (actual, predicted)]
-    return np.concatenate([turns, actual.betas - predicted.betas, places[0] - places[1]], 1)
-
-
-def error_covariance(errors: np.ndarray) -> np.ndarray:
-    """C of a network, without the tenth of people whose rotations are worst.
-
-    The second moment about zero, not about the mean: a bias is an error, too.
-
-    Args:
-        errors: (P, 85) of many people, see `prediction_errors`.
-
-    Returns:
-        (85, 85).
-    """
-    turned = (errors[:, :72] ** 2).sum(1)
-    kept = errors[turned <= np.quantile(turned, 1 - _LEFT_OUT)]
-    return kept.T @ kept / len(kept)
-
-
 class Fit:
     """Moves predicted bodies until their joints lie on the keypoints, as far as both can be trusted.
 
     Args:
         body: The body.
         joint_set: The order of the keypoints, a key of `keypoints.JOINT_SETS`.
-        covariance: (85, 85), C of the network that predicts.
+        deviations: (85,), the roots of the diagonal of C, see `body.errors.expected_deviations`.
     """
 
-    def __init__(self, body: Body, joint_set: str, covariance: np.ndarray) -> None:
+    def __init__(self, body: Body, joint_set: str, deviations: np.ndarray) -> None:
         self._kinematics = Kinematics(body, JOINT_SETS[joint_set])
-        self._covariance = covariance
+        self._variance = deviations**2
 
     def __call__(
         self,
@@ -155,7 +88,7 @@ class Fit:
         size: np.ndarray,
         img_hw: np.ndarray,
         focal_length: np.ndarray,
-    ) -> SMPLParameters:
+    ) -> Fitted:
         """Fit P people, each on their own.
 
         Args:
@@ -169,20 +102,23 @@ class Fit:
             focal_length: (P,) px.
 
         Returns:
-            The bodies, float32, in the same order. Who has no keypoints, or is predicted nearer than 0.1 m or behind
-            the camera, comes back as predicted, bit for bit.
+            The people in the same order. Who has no keypoints, or is predicted nearer than 0.1 m or behind the camera,
+            comes back as predicted, bit for bit.
         """
         fitted = SMPLParameters(rotmats.copy(), betas.copy(), translation.copy())
+        sigma = np.full(len(fitted.betas), np.nan)
         rows = np.flatnonzero((keypoints[..., 2] > 0).any(1) & (translation[:, 2] > _NEAREST))
         if len(rows):
             predicted = SMPLParameters(*(array[rows].astype(np.float64) for array in fitted))
             arrays = (keypoints, size, img_hw, focal_length)
             view = _View(*(array[rows].astype(np.float64) for array in arrays))
-            for whole, part in zip(fitted, self._fit(predicted, view), strict=True):
+            found, noise = self._fit(predicted, view)
+            for whole, part in zip(fitted, found, strict=True):
                 whole[rows] = part
-        return fitted
+            sigma[rows] = noise / 2
+        return Fitted(fitted, sigma)
 
-    def _fit(self, predicted: SMPLParameters, view: _View) -> SMPLParameters:
+    def _fit(self, predicted: SMPLParameters, view: _View) -> tuple[SMPLParameters, np.ndarray]:
         bodies = predicted
         for iteration in range(_ITERATIONS):
             residual, jacobian, confidence = self._measure(bodies, view)
@@ -196,7 +132,7 @@ class Fit:
             precision = np.repeat(np.sqrt(weights) / noise[:, None], 2, 1)
             step = self._posterior_mean(jacobian * precision[..., None], measured * precision) - errors
             bodies = _move(bodies, _shorten(step), view)
-        return bodies
+        return bodies, noise
 
     def _measure(self, bodies: SMPLParameters, view: _View) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The r (P, K, 2), H (P, 2 K, 85) and c (P, K); 0 where a keypoint is missing or its joint not in front."""
@@ -231,7 +167,7 @@ class Fit:
         """
         root = np.repeat(np.sqrt(confidence), 2, 1)
         scaled = jacobian * root[..., None]
-        values, vectors = np.linalg.eigh(scaled @ self._covariance @ scaled.swapaxes(1, 2))
+        values, vectors = np.linalg.eigh((scaled * self._variance) @ scaled.swapaxes(1, 2))
         along = (vectors.swapaxes(1, 2) @ (measured * root)[..., None]) ** 2  # (P, 2 K, 1)
         variance = values[..., None] + _NOISE_LEVELS**2  # (P, 2 K, levels)
         evidence = -0.5 * (along / variance + np.log(variance)).sum(1)
@@ -241,15 +177,9 @@ class Fit:
 
     def _posterior_mean(self, jacobian: np.ndarray, measured: np.ndarray) -> np.ndarray:
         """The next e' (P, 85) from rows A (P, 2 K, 85) and y (P, 2 K), both scaled to noise of variance 1."""
-        gain = jacobian @ self._covariance
+        gain = jacobian * self._variance
         inner = gain @ jacobian.swapaxes(1, 2) + np.eye(jacobian.shape[1])
         return (gain.swapaxes(1, 2) @ np.linalg.solve(inner, measured[..., None]))[..., 0]
-
-
-def _place(translation: np.ndarray, size: np.ndarray, focal_length: np.ndarray) -> np.ndarray:
-    """The q of the top of this file, (P, 3)."""
-    depth = translation[:, 2:]
-    return np.concatenate([translation[:, :2] / depth * (focal_length / size)[:, None], np.log(depth)], 1)
 
 
 def _translation_by_place(bodies: SMPLParameters, view: _View) -> np.ndarray:
@@ -269,7 +199,7 @@ def _shorten(step: np.ndarray) -> np.ndarray:
 def _move(bodies: SMPLParameters, step: np.ndarray, view: _View) -> SMPLParameters:
     """R_j exp(step_j), beta + step, q + step."""
     turns = Rotation.from_rotvec(step[:, :72].reshape(-1, 3)).as_matrix().reshape(-1, 24, 3, 3)
-    place = _place(bodies.translation, view.size, view.focal_length) + step[:, 82:]
+    place = image_place(bodies.translation, view.size, view.focal_length) + step[:, 82:]
     depth = np.exp(place[:, 2:])
     across = place[:, :2] * depth * (view.size / view.focal_length)[:, None]
     return SMPLParameters(bodies.rotmats @ turns, bodies.betas + step[:, 72:82], np.concatenate([across, depth], 1))

@@ -13,7 +13,7 @@ from cliff_ms.config import ModelConfig
 from cliff_ms.data.batching import filled_batches, pose_in_batches
 from cliff_ms.data.crop import box_to_crop, crop_affine, crop_rounded, normalize_image, normalize_keypoints
 from cliff_ms.data.detections import Detections
-from cliff_ms.inference.fit import Fit, default_covariance
+from cliff_ms.inference.fit import Fit
 from cliff_ms.io.errors import InputError
 from cliff_ms.keypoints import convert_keypoints
 from cliff_ms.rotation import rotmat_to_axis_angle
@@ -107,8 +107,14 @@ class Predictor:
         batch_size: People that go through the network at once.
         origin: Where the weights come from, in words.
         engine: What runs the network.
-        fits: Move the predicted bodies until their joints lie on the keypoints, of people who come with keypoints; see
-            `fit`.
+        deviations: How far the network's predictions are off, (85,), see `body.errors`: to move the predicted bodies of
+            people who come with keypoints until their joints lie on these, see `fit`; None to leave them as predicted.
+
+    Attributes:
+        body: The body model.
+        origin: Where the weights come from, in words.
+        engine: What runs the network.
+        fits: Whether people are fitted to their keypoints.
     """
 
     def __init__(
@@ -119,10 +125,12 @@ class Predictor:
         batch_size: int = 1,
         origin: str = "",
         engine: str = "",
-        fits: bool = False,
+        deviations: np.ndarray | None = None,
     ) -> None:
         self.body = body
-        self.origin, self.engine, self.fits = origin, engine, fits
+        self.origin, self.engine, self.fits = origin, engine, deviations is not None
+        self._deviations = deviations
+        self._fits: dict[str, Fit] = {}
         self._network = network
         self._config = config
         self._smpl = SMPL(body)
@@ -156,8 +164,8 @@ class Predictor:
         if not all(np.isfinite(array).all() for array in (rotmats, betas, translation)):
             raise InputError("The network gives values that are not finite: bad weights.")
         if self.fits and detections.keypoints is not None:
-            fit = Fit(self.body, detections.joint_set, default_covariance(self._config.reads_keypoints))
-            rotmats, betas, translation = fit(rotmats, betas, translation, detections.keypoints, size, img_hw, focal)
+            view = detections.keypoints, size, img_hw, focal
+            (rotmats, betas, translation), sigma = self._fit(detections.joint_set)(rotmats, betas, translation, *view)
         vertices, joints = pose_in_batches(self._smpl, betas, rotmats, self._batch_size)
         joints2d = camera.to_image(camera.project(joints, translation, focal), img_hw)
         moved = translation[:, None]
@@ -172,6 +180,11 @@ class Predictor:
             joints + moved,
             joints2d,
         )
+
+    def _fit(self, joint_set: str) -> Fit:
+        if joint_set not in self._fits:
+            self._fits[joint_set] = Fit(self.body, joint_set, self._deviations)
+        return self._fits[joint_set]
 
     def _inputs(
         self, image: np.ndarray, detections: Detections, center: np.ndarray, size: np.ndarray, rows: np.ndarray
@@ -241,4 +254,5 @@ def load_predictor(
             body.name,
         )
     fits = meaning.model.reads_keypoints if fits is None else fits
-    return Predictor(network, meaning.model, body, batch_size, meaning.origin, engine, fits)
+    deviations = meaning.expected_deviations() if fits else None
+    return Predictor(network, meaning.model, body, batch_size, meaning.origin, engine, deviations)

@@ -18,6 +18,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from cliff_ms.body.errors import ERRORS, expected_deviations
 from cliff_ms.body.files import Body
 from cliff_ms.config import Config, ModelConfig, from_dict
 from cliff_ms.io.errors import InputError
@@ -49,6 +50,11 @@ class WeightsMeta:
         metrics: What was measured with these weights, ready for json.
         num_batches_tracked: PyTorch's counters of its BatchNorms, for which MindSpore's have no place: '*' is the
             common value, other entries name a module that differs. Empty when the weights never came from PyTorch.
+        error_deviations: 85, measured: how far the network's predictions are off, see `body.errors`; empty where nobody
+            has measured it.
+
+    Raises:
+        InputError: Another number of deviations, or one that is not above 0.
     """
 
     model: ModelConfig
@@ -58,6 +64,16 @@ class WeightsMeta:
     part: Part = "model"
     metrics: dict = dataclasses.field(default_factory=dict)
     num_batches_tracked: dict = dataclasses.field(default_factory=dict)
+    error_deviations: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        values = np.array(self.error_deviations, np.float64)
+        if len(values) not in (0, ERRORS) or not (np.isfinite(values) & (values > 0)).all():
+            raise InputError(f"'error_deviations' must be {ERRORS} finite numbers above 0, or none.")
+
+    def expected_deviations(self) -> np.ndarray:
+        """How far predictions of these weights are off, (85,): measured or by default, see `body.errors`."""
+        return expected_deviations(self.error_deviations, self.model.reads_keypoints)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from hypothesis.extra import numpy as hnp
 from mindspore import nn
 
 from cliff_ms import runtime
+from cliff_ms.body.errors import expected_deviations
 from cliff_ms.config import ModelConfig
 from cliff_ms.io.errors import InputError
 from cliff_ms.models.cliff import build_model
@@ -33,6 +34,7 @@ META = WeightsMeta(
     SMALL, "a test", body="toy", metrics={"mpjpe_mm": 1.5}, num_batches_tracked={"*": 3, "encoder.bn1": 4}
 )
 SUFFIXES = (".ckpt", ".safetensors")
+DEVIATIONS = tuple(float(x) for x in range(1, 86))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -77,6 +79,24 @@ def test_arrays_survive_bit_by_bit(tmp_path_factory, arrays):
         weights = load_weights(folder / f"w{suffix}")
         assert same(weights.arrays, arrays)
         assert weights.meaning == META
+
+
+def test_measured_errors_travel_and_are_checked(tmp_path):
+    path = tmp_path / "w.safetensors"
+    arrays = {"a": np.zeros(3, np.float32)}
+    save_weights(path, arrays, dataclasses.replace(META, error_deviations=DEVIATIONS))
+    meaning = load_weights(path).meaning
+    assert meaning.error_deviations == DEVIATIONS
+    np.testing.assert_array_equal(meaning.expected_deviations(), DEVIATIONS)
+    np.testing.assert_array_equal(META.expected_deviations(), expected_deviations((), reads_keypoints=False))
+    values = json.loads(side_car(path).read_text())
+    for wrong in (DEVIATIONS[:84], (0.0, *DEVIATIONS[1:]), (float("nan"), *DEVIATIONS[1:]), ("x", *DEVIATIONS[1:]), 3):
+        side_car(path).write_text(json.dumps(values | {"error_deviations": wrong}))
+        with pytest.raises(InputError, match=r"w.safetensors.json: .*error_deviations"):
+            load_weights(path)
+    del values["error_deviations"]  # as side-cars were written before
+    side_car(path).write_text(json.dumps(values))
+    assert load_weights(path).meaning == META
 
 
 def test_only_the_pair_is_left_and_anyone_may_read_it(path):
