@@ -14,6 +14,7 @@ from cliff_ms.data.dataset import EvalDataset
 from cliff_ms.data.readers.agora import LARGE_HW, image_stem, read_images
 from cliff_ms.evaluation.agora import WHERE_TO_GET_VERTICES, AgoraPrediction, evaluate_agora, load_body_vertices
 from cliff_ms.evaluation.evaluate import EvalJob, Outcome
+from cliff_ms.evaluation.refining import Refine, as_predicted, choose_refine
 from cliff_ms.evaluation.scoring import Seconds, run_network
 from cliff_ms.evaluation.submission import write_submission
 from cliff_ms.io.errors import InputError
@@ -60,7 +61,8 @@ def score_agora(job: EvalJob, network: Network, data: EvalDataset, bodies: dict[
         ids = load_body_vertices(job.body_dir / _VERTEX_FILE)
         truths = {image.stem for image in read_images(job.agora_root, _SPLIT)}
     seconds = Seconds()
-    predictor = AgoraPredictor(network, data, bodies["n"], seconds, truths)
+    refine = choose_refine(job, data, bodies["n"])
+    predictor = AgoraPredictor(network, data, bodies["n"], seconds, truths, refine)
     start, scores = time.perf_counter(), {}
     if job.agora_zip is not None:
         write_submission(job.agora_zip, ((stem, predictor(stem)) for stem in predictor.rows))
@@ -94,6 +96,7 @@ class AgoraPredictor:
         body: The neutral body.
         seconds: Is set to the time that the network took, and what lies around it.
         known: Names of the images that there are, as those of `rows`; None not to check.
+        refine: What becomes of the network's predictions.
 
     Attributes:
         rows: Name of an image without folder, size and suffix -> its rows, in the order of the file.
@@ -103,7 +106,13 @@ class AgoraPredictor:
     """
 
     def __init__(
-        self, network: Network, data: EvalDataset, body: Body, seconds: Seconds, known: set[str] | None
+        self,
+        network: Network,
+        data: EvalDataset,
+        body: Body,
+        seconds: Seconds,
+        known: set[str] | None,
+        refine: Refine = as_predicted,
     ) -> None:
         self._names = data.annotations.image_names
         self.rows = _rows_of_images(self._names)
@@ -116,7 +125,7 @@ class AgoraPredictor:
         self._smpl = SMPL(body)
         self._batch_size = data.batch_size
         parts = []
-        for rows, batch, (rotmats, betas, _, translation) in run_network(network, data, seconds):
+        for rows, batch, (rotmats, betas, _, translation) in run_network(network, data, seconds, refine):
             for row, (height, width) in zip(rows, batch.img_hw, strict=True):
                 if height * LARGE_HW[1] != width * LARGE_HW[0]:
                     raise InputError(

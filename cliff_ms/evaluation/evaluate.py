@@ -2,6 +2,7 @@
 
 import json
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from cliff_ms.data.dataset import EvalDataset
 from cliff_ms.evaluation.protocols import Protocol, load_bodies
 from cliff_ms.evaluation.rows import open_rows
 from cliff_ms.evaluation.scoring import Seconds
+from cliff_ms.io.errors import InputError
 from cliff_ms.io.files import atomic_path
 from cliff_ms.io.images import write_image
 from cliff_ms.io.tables import markdown_table
@@ -40,6 +42,8 @@ class EvalJob:
         visualize: How many of the worst people to draw; needs the pictures.
         agora_root: Folder of AGORA's dataframes; None to write the leaderboard's file only.
         agora_zip: The leaderboard's file to write, or None.
+        fit: What makes the fit of a body, a joint set and the weights' deviations, that is `inference.fit.Fit`, to move
+            what is predicted onto the 2D keypoints before it is scored; None to score what the network predicts.
     """
 
     protocol: Protocol
@@ -54,6 +58,7 @@ class EvalJob:
     visualize: int = 0
     agora_root: Path | None = None
     agora_zip: Path | None = None
+    fit: Callable[..., Callable] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,6 +108,8 @@ def evaluate(job: EvalJob) -> Evaluation:
         InputError: A file is missing, damaged or does not fit the others.
     """
     meta = job.weights.meaning
+    if job.keypoints != "clean" and job.fit is None and not meta.model.reads_keypoints:
+        raise InputError(f"--keypoints {job.keypoints} is for keypoint models or --fit; these weights read pixels.")
     network, batch_size = load_network(job.weights, job.engine, job.batch_size)
     data, left_out = open_rows(job.protocol, job.annotations, job.image_dir, meta.model, batch_size, job.keypoints)
     bodies = load_bodies(job.protocol, data.gender, job.body, job.body_dir)
@@ -145,7 +152,7 @@ def write_report(path: Path, result: Evaluation) -> list[Path]:
     lines = [f"# {values['dataset']}, protocol {values['protocol']}"]
     for title, rows in result.tables.items():
         lines += ["", f"## {title}", "", *markdown_table(rows)]
-    lines += ["", "## Settings", ""] + [f"- {name}: {value}" for name, value in values["settings"].items()]
+    lines += ["", "## Settings", ""] + [f"- {name}: {_as_text(value)}" for name, value in values["settings"].items()]
     lines += [f"- {count} rows left out: {reason}" for reason, count in values["left_out"].items()]
     with atomic_path(path.with_suffix(".md")) as temporary:
         temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -157,6 +164,7 @@ def write_report(path: Path, result: Evaluation) -> list[Path]:
 
 def _settings(job: EvalJob, data: EvalDataset, meta: WeightsMeta, body: Body) -> dict[str, object]:
     """What the numbers depend on."""
+    reads_keypoints, fitted = meta.model.reads_keypoints, job.fit is not None
     return {
         "source of the protocol": job.protocol.source,
         "joints": ", ".join(job.protocol.joints),
@@ -169,10 +177,15 @@ def _settings(job: EvalJob, data: EvalDataset, meta: WeightsMeta, body: Body) ->
         "origin of the weights": meta.origin,
         "body of the weights": meta.body,
         "body": body.name,
-        "keypoints": job.keypoints if meta.model.reads_keypoints else "none, pixels",
+        "keypoints": job.keypoints if reads_keypoints or fitted else "none, pixels",
+        "fit": fitted,
         "engine": job.engine,
         "batch size": data.batch_size,
     }
+
+
+def _as_text(setting: object) -> str:
+    return {True: "yes", False: "no"}[setting] if isinstance(setting, bool) else str(setting)
 
 
 def _focal_lengths(data: EvalDataset) -> str:

@@ -5,6 +5,7 @@ import numpy as np
 from cliff_ms.body.files import Body
 from cliff_ms.data.dataset import EvalDataset
 from cliff_ms.evaluation.evaluate import EvalJob, Outcome
+from cliff_ms.evaluation.refining import choose_refine
 from cliff_ms.evaluation.scoring import Errors, Evaluator, Scores
 from cliff_ms.evaluation.worst_cases import draw_worst
 from cliff_ms.io.errors import InputError
@@ -37,11 +38,11 @@ def score_people(job: EvalJob, network: Network, data: EvalDataset, bodies: dict
         The numbers of `summarise`, their tables, and the picture of the worst people if it is asked for.
 
     Raises:
-        InputError: A bad image, or none to draw over; weights that give no finite numbers.
+        InputError: A bad image, or none to draw over; weights that give no finite numbers; nothing to fit to.
     """
     if job.visualize and job.image_dir is None:
         raise InputError("The worst people are drawn over their pictures: name the folder with --image_dir.")
-    evaluator = Evaluator(job.protocol, bodies)
+    evaluator = Evaluator(job.protocol, bodies, choose_refine(job, data, bodies["n"]))
     scores = evaluator(network, data)
     numbers, picture = summarise(scores, data.group), None
     if job.visualize:

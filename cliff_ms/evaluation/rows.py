@@ -40,14 +40,14 @@ def open_rows(
         The rows, and reason -> how many others it kept from being scored.
 
     Raises:
-        InputError: What `Source` and `scored_rows` raise, or keypoints that the file or the model does not have.
+        InputError: What `Source` and `scored_rows` raise, or keypoints that the file does not have.
     """
     if not model.reads_keypoints and image_dir is None:
         raise InputError("These weights read pixels: name the folder of the images with --image_dir.")
     config, known = SourceConfig(str(annotations), str(image_dir or "")), protocol.focal != "estimated"
     source = Source(config, model, protocol.dataset, known_focal_length=known)
     rows, left_out = scored_rows(protocol, source.annotations, str(annotations))
-    if keypoints == "clean":
+    if not model.reads_keypoints or keypoints == "clean":
         return EvalDataset(source, batch_size, rows), left_out
     other = _other_keypoints(source, model, keypoints)
     boxed = rows[other.size[rows] > 0]
@@ -58,19 +58,39 @@ def open_rows(
 
 def _other_keypoints(source: Source, model: ModelConfig, which: str) -> InputKeypoints:
     """Keypoints of all rows in the model's joint set; no box where there are too few."""
-    if not model.reads_keypoints:
-        raise InputError(f"--keypoints {which} is for keypoint models; these weights read pixels.")
-    path, joint_set = source.path, which if which in JOINT_SETS else source.annotations.input_joint_set
+    keypoints, joint_set = read_keypoints(source, which)
+    where = f"Annotation file '{source.path}', 'input_keypoints_{which}'"
+    enough = (keypoints[..., 2] > MIN_CONFIDENCE).sum(1) >= MIN_JOINTS
+    if not enough.any():
+        raise InputError(f"{where}: nobody has {MIN_JOINTS} joints, which a box takes.")
+    boxes = np.zeros((len(keypoints), 4))
+    boxes[enough] = boxes_from_keypoints(keypoints[enough], where)
+    return InputKeypoints(convert_keypoints(keypoints, joint_set, model.joint_set), *box_to_crop(boxes, model.crop_hw))
+
+
+def read_keypoints(source: Source, which: str) -> tuple[np.ndarray, str]:
+    """The 2D keypoints of all rows of a file.
+
+    Args:
+        source: The file.
+        which: One of `protocols.KEYPOINTS`, see `open_rows`.
+
+    Returns:
+        (M, K, 3), x and y in px of the full image and confidence, and the joint set that they are in.
+
+    Raises:
+        InputError: The file does not have them, or not as such.
+    """
+    path, known = source.path, source.annotations
+    if known.input_keypoints is None:
+        raise InputError(f"Annotation file '{path}': key 'input_keypoints' is missing; a fit needs a detector's.")
+    if which == "clean":
+        return known.input_keypoints, known.input_joint_set
+    joint_set = which if which in JOINT_SETS else known.input_joint_set
     key, shape = f"input_keypoints_{which}", (len(source), len(JOINT_SETS[joint_set]), 3)
     arrays = read_npz(path, "Annotation file", (key,)) if zipfile.is_zipfile(path) else {}
     if key not in arrays:
         raise InputError(f"Annotation file '{path}': key '{key}' is missing, which --keypoints {which} reads.")
     if arrays[key].shape != shape or not np.isfinite(arrays[key]).all():
         raise InputError(f"Annotation file '{path}': '{key}' must be finite numbers of shape {shape}.")
-    keypoints = arrays[key].astype(np.float32)
-    enough = (keypoints[..., 2] > MIN_CONFIDENCE).sum(1) >= MIN_JOINTS
-    boxes = np.zeros((len(keypoints), 4))
-    boxes[enough] = boxes_from_keypoints(keypoints[enough], f"Annotation file '{path}', '{key}'")
-    if not enough.any():
-        raise InputError(f"Annotation file '{path}': '{key}' has nobody with {MIN_JOINTS} joints.")
-    return InputKeypoints(convert_keypoints(keypoints, joint_set, model.joint_set), *box_to_crop(boxes, model.crop_hw))
+    return arrays[key].astype(np.float32), joint_set

@@ -19,6 +19,7 @@ from cliff_ms.data.batching import Batch
 from cliff_ms.data.dataset import EvalDataset
 from cliff_ms.data.loader import load_batches
 from cliff_ms.evaluation.protocols import MOCAP_OF_H36M17, PELVIS, Protocol
+from cliff_ms.evaluation.refining import Refine, as_predicted
 from cliff_ms.io.errors import InputError
 from cliff_ms.keypoints import H36M17, LSP14, SMPL45
 from cliff_ms.metrics import auc, mpjpe, pa_mpjpe, pck, pve, rotation_error
@@ -47,7 +48,7 @@ class Seconds:
 
 
 def run_network(
-    network: Network, data: EvalDataset, seconds: Seconds
+    network: Network, data: EvalDataset, seconds: Seconds, refine: Refine = as_predicted
 ) -> Iterator[tuple[np.ndarray, Batch, tuple[np.ndarray, ...]]]:
     """Run a network over all rows.
 
@@ -55,9 +56,11 @@ def run_network(
         network: The network.
         data: What it reads.
         seconds: Is set to the time that this takes, with what is done between the batches.
+        refine: What becomes of its predictions.
 
     Yields:
-        Of each batch: its rows (B,), its arrays and what the network makes of them; see `EvalDataset.places`.
+        Of each batch: its rows (B,), its arrays and what the network and `refine` make of them; see
+        `EvalDataset.places`.
 
     Raises:
         InputError: A bad image; weights that give no finite numbers.
@@ -69,7 +72,7 @@ def run_network(
         outputs = network(*batch.network_inputs)
         seconds.network += time.perf_counter() - called
         _check_finite(*outputs[:2], rows)
-        yield rows, batch, outputs
+        yield rows, batch, refine(rows, batch, outputs)
         if index == 0:  # it compiled the graphs
             seconds.network, start = 0.0, time.perf_counter()
         seconds.outside = time.perf_counter() - start - seconds.network
@@ -111,10 +114,15 @@ class Evaluator:
     Args:
         protocol: The protocol.
         bodies: What `load_bodies` returned.
+        refine: What becomes of the network's predictions before they are scored.
+
+    Attributes:
+        refine: The same.
     """
 
-    def __init__(self, protocol: Protocol, bodies: dict[str, Body]) -> None:
+    def __init__(self, protocol: Protocol, bodies: dict[str, Body], refine: Refine = as_predicted) -> None:
         self._protocol = protocol
+        self.refine = refine
         self._smpl = {key: SMPL(body, joint_regressor=body.regressors["h36m"]) for key, body in bodies.items()}
 
     def __call__(self, network: Network, data: EvalDataset) -> Scores:
@@ -133,7 +141,7 @@ class Evaluator:
         parts, mean_parts, distances = [], [], []
         mean_pose = self._prediction(*_mean_pose(data.batch_size), None) if self._protocol.by_distance else None
         seconds = Seconds()
-        for rows, batch, (rotmats, betas, *_) in run_network(network, data, seconds):
+        for rows, batch, (rotmats, betas, *_) in run_network(network, data, seconds, self.refine):
             gender = None if data.annotations.gender is None else data.annotations.gender[rows]
             truth = self._truth(batch, gender)
             parts.append(self._errors(self._prediction(betas, rotmats, gender), truth))

@@ -42,7 +42,8 @@ def draw_worst(
     for places, kept in filled_batches(len(worst), data.batch_size):
         chosen = worst[places]
         batch = data.read(data.rows[chosen])
-        rotmats, betas, _, translation = network(*batch.network_inputs)
+        outputs = evaluator.refine(data.rows[chosen], batch, network(*batch.network_inputs))
+        rotmats, betas, _, translation = outputs
         vertices = evaluator.pose(betas, rotmats, np.full(len(betas), "n"))[0] + translation[:, None]
         for k in range(kept):
             row, path = data.rows[chosen[k]], data.source.image_path(data.rows[chosen[k]])

@@ -6,22 +6,26 @@ import json
 import pickle
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+from cliff_ms.body.errors import SMPLParameters
 from cliff_ms.config import Config, DataConfig, ModelConfig
 from cliff_ms.data.annotations import load_annotations
+from cliff_ms.evaluation.evaluate import EvalJob, evaluate
 from cliff_ms.evaluation.people import summarise, tables
 from cliff_ms.evaluation.protocols import MOCAP_OF_H36M17, PROTOCOLS, find_protocol, load_bodies, scored_rows
+from cliff_ms.evaluation.refining import as_predicted, choose_refine
 from cliff_ms.evaluation.rows import open_rows
 from cliff_ms.evaluation.scoring import Evaluator, Scores, Seconds
 from cliff_ms.io.errors import InputError
 from cliff_ms.keypoints import H36M17, LSP14, SPIN24
 from cliff_ms.models.cliff import build_model
-from cliff_ms.weights.checkpoint import WeightsMeta, check_model, parameter_arrays, save_weights
+from cliff_ms.weights.checkpoint import Weights, WeightsMeta, check_model, parameter_arrays, save_weights
 from tests.paths import ROOT, ZOO
 from tests.toys.body import toy_arrays, toy_body
 from tests.toys.reference import reference_smpl
@@ -319,6 +323,46 @@ def test_focal_lengths_that_are_not_known(tmp_path):
     assert focal("agora", None) == [500] * PEOPLE
     with pytest.raises(InputError, match="row 2: 'focal_l' is not known; protocol 'known-focal'"):
         focal("agora", "known-focal")
+
+
+def test_what_a_fit_is_given(tmp_path):
+    """The keypoints of its rows, in their own joint set, and the protocol's camera; what it gives is scored."""
+    half, openpose = np.zeros((PEOPLE, 17, 3)), np.zeros((PEOPLE, 25, 3))
+    half[:, :6, 2], openpose[:, :6, 2] = 0.5, 0.7
+    half[..., 0], openpose[..., 0] = np.arange(PEOPLE)[:, None], 10 + np.arange(PEOPLE)[:, None]
+    write_annotations(tmp_path / "a.npz", input_keypoints_half=half, input_keypoints_openpose25=openpose)
+    seen = []
+
+    def make(body, joint_set, deviations):
+        def fit(rotmats, betas, translation, keypoints, size, img_hw, focal_length):
+            seen.append((joint_set, keypoints, size, focal_length))
+            return SimpleNamespace(bodies=SMPLParameters(rotmats, betas + 1, translation))
+
+        assert deviations.shape == (85,)
+        return fit
+
+    protocol = find_protocol("custom", None)
+    data, _ = open_rows(protocol, tmp_path / "a.npz", None, KEYPOINT_MODEL, 3)
+    outputs = (np.zeros((3, 24, 3, 3)), np.zeros((3, 10)), np.zeros((3, 3)), np.ones((3, 3)))
+    weights = Weights(tmp_path / "w.ckpt", WeightsMeta(KEYPOINT_MODEL, "test"), "")
+    job = EvalJob(protocol, weights, tmp_path / "a.npz", fit=make)
+    for which in ("clean", "half", "openpose25"):
+        refine = choose_refine(dataclasses.replace(job, keypoints=which), data, toy_body())
+        refined = refine(data.places(1), data.batch(1), outputs)
+        assert refined[1].min() == 1 and refined[2] is outputs[2]
+    assert [joint_set for joint_set, *_ in seen] == ["coco17", "coco17", "openpose25"]
+    clean = data.annotations.input_keypoints[3:6]
+    for (_, keypoints, size, focal_length), known in zip(seen, (clean, half[3:6], openpose[3:6]), strict=True):
+        np.testing.assert_array_equal(keypoints, known.astype(np.float32))
+        assert size.tolist() == [200] * 3 and focal_length.tolist() == [1003, 1004, 1005]
+    assert choose_refine(dataclasses.replace(job, fit=None), data, toy_body()) is as_predicted
+    with pytest.raises(InputError, match="a place that is not finite for row 4"):
+        refine(data.places(1), data.batch(1), (*outputs[:3], np.array([[1, 1, 1], [1, np.inf, 1], [1, 1, 1.0]])))
+    with pytest.raises(InputError, match="'input_keypoints_noisy' is missing"):
+        choose_refine(dataclasses.replace(job, keypoints="noisy"), data, toy_body())
+    pixels = dataclasses.replace(weights, meaning=WeightsMeta(ModelConfig(), "test"))
+    with pytest.raises(InputError, match="--keypoints half is for keypoint models or --fit"):
+        evaluate(EvalJob(protocol, pixels, tmp_path / "a.npz", keypoints="half"))
 
 
 @pytest.mark.usefixtures("graph_mode")

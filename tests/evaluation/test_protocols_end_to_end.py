@@ -19,7 +19,7 @@ from cliff_ms.config import ModelConfig
 from cliff_ms.data.crop import IMAGENET_MEAN, IMAGENET_STD
 from cliff_ms.evaluation import evaluate
 from cliff_ms.io.errors import InputError
-from cliff_ms.keypoints import COCO17, LSP_EXTRA9
+from cliff_ms.keypoints import COCO17, LSP_EXTRA9, SMPL45, index_map
 from cliff_ms.weights.checkpoint import Weights, WeightsMeta
 from tests.toys import agora as raw_agora
 from tests.toys import datasets as raw
@@ -275,6 +275,19 @@ def test_agora(tmp_path, monkeypatch, bodies, body):
     result = evaluated(monkeypatch, Oracle(people, betas=0.3), "agora", *given, "--agora_root", root)
     assert (result["mpjpe_mm"], result["pve_mm"]) == pytest.approx(tuple(np.mean(errors, 0)), abs=0.11)
     assert result["mpjpe_mm"] > 10 and result["nmje_mm"] == pytest.approx(result["mpjpe_mm"] / result["f1"], abs=0.06)
+    # The same people, fitted to where a detector has seen their joints.
+    wrong, camera = Oracle(people, betas=0.3), ("--agora_root", root, "--protocol", "known-focal")
+    with pytest.raises(InputError, match="'input_keypoints' is missing; a fit needs a detector's"):
+        evaluated(monkeypatch, wrong, "agora", *given, *camera, "--fit")
+    with np.load(npz) as file:
+        columns = dict(file)
+    by_box = {tuple(np.round(p.center)): p.joints2d[index_map(SMPL45, COCO17)] / 3 for p in people}
+    points = [by_box[tuple(np.round(center))] for center in columns["center"]]
+    columns["input_keypoints"] = np.concatenate([points, np.ones((len(points), 17, 1))], -1)
+    np.savez(npz, **columns, input_joint_set="coco17")
+    predicted, fitted = (evaluated(monkeypatch, wrong, "agora", *given, *camera, *fit) for fit in ((), ("--fit",)))
+    assert fitted["settings"]["fit"] and not predicted["settings"]["fit"]
+    assert fitted["mpjpe_mm"] < 0.7 * predicted["mpjpe_mm"]
 
 
 def test_agora_without_truth_and_of_another_split(tmp_path, monkeypatch, bodies, body):

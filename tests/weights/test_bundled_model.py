@@ -10,6 +10,7 @@ import yaml
 
 import eval as verb
 from cliff_ms.evaluation.protocols import find_protocol
+from cliff_ms.inference.fit import Fit
 from cliff_ms.weights.checkpoint import load_weights
 from cliff_ms.zoo import BUNDLED_MODEL, HELD_OUT
 
@@ -48,9 +49,26 @@ def test_it_is_as_good_as_stated(people, tmp_path, monkeypatch, file_reads):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ["mindspore", "onnxruntime"])
-def test_engines_and_batches_agree(people, engine):
-    results = [score(people, engine=engine, batch_size=size)["mpjpe_mm"] for size in (16, 64)]
+@pytest.mark.parametrize("fit", [None, Fit], ids=["predicted", "fitted"])
+def test_engines_and_batches_agree(people, engine, fit):
+    results = [score(people, engine=engine, batch_size=size, fit=fit)["mpjpe_mm"] for size in (16, 64)]
     assert results[0] == pytest.approx(results[1], abs=0.05)
+
+
+def test_a_fit_brings_it_nearer(people, tmp_path, monkeypatch):
+    predicted = score(people)
+    command = ["eval.py", "--annotations", people, "--output", tmp_path / "r.json", "--device_target", "CPU", "--fit"]
+    monkeypatch.setattr(sys, "argv", [str(word) for word in command])
+    assert verb.main() == 0
+    fitted = json.loads((tmp_path / "r.json").read_text())
+    assert fitted["settings"]["fit"] is True and predicted["settings"]["fit"] is False
+    assert "\n- fit: yes\n" in (tmp_path / "r.md").read_text()
+    for name in ("mpjpe_mm", "pa_mpjpe_mm", "pve_mm", "global_rotation_deg"):
+        assert fitted[name] < 0.82 * predicted[name], name
+    assert fitted["mean_pose"] == predicted["mean_pose"]
+    for keypoints, gain in (("openpose25", 0.75), ("noisy", 0.97), ("half", 0.99)):
+        pair = [score(people, keypoints=keypoints, fit=fit)["mpjpe_mm"] for fit in (Fit, None)]
+        assert pair[0] < gain * pair[1], keypoints
 
 
 def test_the_manifest_states_its_scores():
