@@ -170,8 +170,7 @@ class Demo:
         people = self.predictor(image, self.find(image, path), focal_length)
         count = f"{len(people)} people" if len(people) > 1 else ("1 person" if len(people) else "nobody")
         note = f"{count}, {self.find.source}; focal length {people.focal_length:.0f} px, {focal_source}"
-        if self.predictor.fits and people.detections.keypoints is not None:
-            note += "; bodies fitted to the keypoints"
+        note += _fit_note(people.fit_sigma, people.error_2d)
         log.info("%s: %s", path, note)
         return functools.partial(self._draw_image, path, image, people, note)
 
@@ -223,6 +222,7 @@ class Demo:
         count = sum(len(a["shape"]) for a in arrays)
         self.rows.append({"file": path.name, "person": f"{count} in {len(arrays)} frames"})
         note = f"people {self.find.source}; focal length {people.focal_length:.0f} px, {focal_source}"
+        note += _fit_note(*(np.concatenate([a[key] for a in arrays]) for key in ("fit_sigma", "error_2d")))
         log.info("%s: %s", path, note)
         entry = PageEntry(
             path.name,
@@ -251,8 +251,12 @@ class Demo:
 
 
 def describe(people: People) -> list[dict]:
-    """What the tables say of each person: number, score, box in px, and where the pelvis is, in m."""
+    """What the tables say of each person: number, score, box in px, where the pelvis is, in m, and how far to trust it.
+
+    `People.error_2d` and, of fitted people, `People.fit_sigma` are in percent of the crop's height.
+    """
     rows = []
+    quality = {"2D error (%)": people.error_2d, "fit noise (%)": people.fit_sigma}
     for k in range(len(people)):
         rows.append(
             {
@@ -261,9 +265,20 @@ def describe(people: People) -> list[dict]:
                 "box (px)": people.detections.boxes[k],
                 "distance (m)": float(people.joints[k, 0, 2]),
                 "left to right (m)": float(people.joints[k, 0, 0]),
+                **{name: 100 * float(values[k]) for name, values in quality.items() if np.isfinite(values[k])},
             }
         )
     return rows
+
+
+def _fit_note(fit_sigma: np.ndarray, error_2d: np.ndarray) -> str:
+    """Whether people were fitted, and how well keypoints and bodies go together, for the notes."""
+    if np.isnan(error_2d).all():
+        return ""
+    error = f"joints {100 * np.nanmean(error_2d):.1f} % of the crop's height from the keypoints"
+    if np.isnan(fit_sigma).all():
+        return f"; {error}"
+    return f"; bodies fitted to the keypoints: {error}, noise {100 * np.nanmean(fit_sigma):.1f} %"
 
 
 def _page_people(people: People, rows: list[dict]) -> list[Person]:

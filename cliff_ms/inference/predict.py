@@ -15,7 +15,7 @@ from cliff_ms.data.crop import box_to_crop, crop_affine, crop_rounded, normalize
 from cliff_ms.data.detections import Detections
 from cliff_ms.inference.fit import Fit
 from cliff_ms.io.errors import InputError
-from cliff_ms.keypoints import convert_keypoints
+from cliff_ms.keypoints import JOINT_SETS, SMPL45, convert_keypoints, index_map
 from cliff_ms.rotation import rotmat_to_axis_angle
 from cliff_ms.weights.checkpoint import load_weights
 from cliff_ms.weights.engine import load_network, resolve_engine
@@ -41,6 +41,10 @@ class People:
         vertices: (P, V, 3) m, camera.
         joints: (P, 45, 3) m, camera.
         joints2d: (P, 45, 2) px, full image.
+        fit_sigma: (P,) what the fit took the keypoints to be off by, as a share of the crop's height, see `fit.Fitted`;
+            NaN of whoever was not fitted.
+        error_2d: (P,) mean distance between the keypoints and the body's joints, as a share of the crop's height; NaN
+            of whoever has no keypoints.
 
     Examples:
         >>> from cliff_ms import load_predictor
@@ -64,6 +68,8 @@ class People:
     vertices: np.ndarray
     joints: np.ndarray
     joints2d: np.ndarray
+    fit_sigma: np.ndarray
+    error_2d: np.ndarray
 
     def __len__(self) -> int:
         return len(self.betas)
@@ -78,7 +84,7 @@ class People:
         Returns:
             imgname (P,), pose (P, 72) axis-angle in rad, shape (P, 10), global_t (P, 3) m, pred_joints (P, 45, 3) m,
             focal_l (P,) px, detection_all (P, 8): image index, x1, y1, x2, y2 in px, detector's confidence twice (ours
-            have no second one) and class 0; joints2d (P, 45, 2) px.
+            have no second one) and class 0; joints2d (P, 45, 2) px, fit_sigma and error_2d (P,).
         """
         count = len(self)
         scores = self.detections.scores[:, None]
@@ -92,6 +98,8 @@ class People:
             "focal_l": np.full(count, self.focal_length),
             "detection_all": np.hstack([index, self.detections.boxes, scores, scores, np.zeros((count, 1))]),
             "joints2d": self.joints2d,
+            "fit_sigma": self.fit_sigma,
+            "error_2d": self.error_2d,
         }
 
 
@@ -163,9 +171,12 @@ class Predictor:
             rotmats[rows], betas[rows], _, translation[rows] = outputs
         if not all(np.isfinite(array).all() for array in (rotmats, betas, translation)):
             raise InputError("The network gives values that are not finite: bad weights.")
+        fit_sigma = np.full(count, np.nan)
         if self.fits and detections.keypoints is not None:
             view = detections.keypoints, size, img_hw, focal
-            (rotmats, betas, translation), sigma = self._fit(detections.joint_set)(rotmats, betas, translation, *view)
+            (rotmats, betas, translation), fit_sigma = self._fit(detections.joint_set)(
+                rotmats, betas, translation, *view
+            )
         vertices, joints = pose_in_batches(self._smpl, betas, rotmats, self._batch_size)
         joints2d = camera.to_image(camera.project(joints, translation, focal), img_hw)
         moved = translation[:, None]
@@ -179,6 +190,8 @@ class Predictor:
             vertices + moved,
             joints + moved,
             joints2d,
+            fit_sigma,
+            _error_2d(joints2d, detections, size),
         )
 
     def _fit(self, joint_set: str) -> Fit:
@@ -201,6 +214,18 @@ class Predictor:
         return np.stack(
             [normalize_image(cut(image, c, s, self._config.crop_hw)) for c, s in zip(center, size, strict=True)]
         )
+
+
+def _error_2d(joints2d: np.ndarray, detections: Detections, size: np.ndarray) -> np.ndarray:
+    """See `People.error_2d`."""
+    error = np.full(len(size), np.nan)
+    if detections.keypoints is not None:
+        known = (detections.keypoints[..., 2] > 0).any(1)
+        keypoints = detections.keypoints[known]
+        joints = joints2d[known][:, index_map(SMPL45, JOINT_SETS[detections.joint_set])]
+        off = np.linalg.norm(joints - keypoints[..., :2], axis=-1)
+        error[known] = np.mean(off, 1, where=keypoints[..., 2] > 0) / size[known]
+    return error
 
 
 def load_predictor(

@@ -11,8 +11,9 @@ import pytest
 from PIL import ExifTags, Image
 
 from cliff_ms import load_body
+from cliff_ms.body.errors import expected_deviations
 from cliff_ms.config import ModelConfig
-from cliff_ms.data.detections import read_boxes
+from cliff_ms.data.detections import read_boxes, read_keypoints
 from cliff_ms.inference import demo
 from cliff_ms.inference.demo import Demo, Finder
 from cliff_ms.inference.predict import Predictor
@@ -88,6 +89,24 @@ def test_a_bad_photo_is_reported_and_the_others_are_finished(body, tmp_path):
     assert {p.suffix for p in tmp_path.glob("people_*")} == {".npz", ".jpg", ".glb"}
 
 
+@pytest.mark.usefixtures("graph_mode")
+@pytest.mark.parametrize("fits", [False, True])
+def test_table_file_and_note_say_how_far_to_trust_it(body, tmp_path, fits):
+    find = Finder(keypoints=read_keypoints(EXAMPLES / "people_keypoints.json"))
+    deviations = expected_deviations((), False) if fits else None
+    predictor = Predictor(standing_network, ModelConfig(encoder="res18"), body, deviations=deviations)
+    run = Demo(predictor, body, find, tmp_path)
+    page = run.run([PEOPLE], "").read_text()
+    arrays = np.load(tmp_path / "people_cliff.npz")
+    errors = 100 * arrays["error_2d"]
+    assert [row["2D error (%)"] for row in run.rows] == errors.tolist() and np.all(errors > 0)
+    assert "<th>2D error (%)</th>" in page and f"<td>{errors[0]:.2f}</td>" in page
+    assert ("<th>fit noise (%)</th>" in page) == fits == all("fit noise (%)" in row for row in run.rows)
+    assert np.isfinite(arrays["fit_sigma"]).all() == fits
+    note = f"joints {errors.mean():.1f} % of the crop&#39;s height from the keypoints"
+    assert note in page and ("bodies fitted to the keypoints" in page) == fits
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("graph_mode")
 def test_video_keeps_frames_apart(body, tmp_path):
@@ -103,6 +122,7 @@ def test_video_keeps_frames_apart(body, tmp_path):
     run.run([tmp_path / "clip.mp4"], "")
     assert not run.failed and run.rows[0]["person"] == "3 in 4 frames"
     arrays = np.load(out / "clip_cliff.npz")
+    assert np.isnan(arrays["error_2d"]).all() and len(arrays["fit_sigma"]) == 3  # boxes only
     assert arrays["imgname"].tolist() == [f"clip.mp4/{k:06d}" for k in range(3)]
     np.testing.assert_array_equal(arrays["detection_all"][:, :2], [[0, 10], [1, 30], [2, 50]])
     with VideoReader(out / "clip_overlay.mp4") as reader:

@@ -3,10 +3,13 @@
 import numpy as np
 import pytest
 
+from cliff_ms.body.errors import expected_deviations
 from cliff_ms.config import ModelConfig
+from cliff_ms.data.crop import box_to_crop
 from cliff_ms.data.detections import Detections
 from cliff_ms.inference.predict import Predictor
 from cliff_ms.io.errors import InputError
+from cliff_ms.keypoints import COCO17, SMPL45, index_map
 from cliff_ms.models.cliff import build_model
 from cliff_ms.weights.networks import mindspore_network
 from tests.toys.body import toy_body
@@ -58,10 +61,32 @@ def test_arrays_of_the_official_demo(setting):
     shapes = {key: value.shape for key, value in arrays.items()}
     assert shapes == dict(
         imgname=(2,), pose=(2, 72), shape=(2, 10), global_t=(2, 3), pred_joints=(2, 45, 3), focal_l=(2,),
-        detection_all=(2, 8), joints2d=(2, 45, 2),
+        detection_all=(2, 8), joints2d=(2, 45, 2), fit_sigma=(2,), error_2d=(2,),
     )  # fmt: skip
     np.testing.assert_array_equal(arrays["detection_all"][:, :6], np.c_[[7, 7], BOXES[:2], [1, 1]])
     assert arrays["imgname"].tolist() == ["a.jpg", "a.jpg"]
+
+
+def test_how_far_to_trust_each_person(setting):
+    found = detections(3)
+    found.keypoints[1] = np.nan
+    found.keypoints[1, :, 2] = 0  # boxes only
+    found.keypoints[2, 5:, 2] = 0
+    predicted, fitted = (Predictor(*setting, deviations=s)(IMAGE, found) for s in (None, expected_deviations((), True)))
+    assert np.isnan(predicted.fit_sigma).all()
+    assert np.isnan(fitted.fit_sigma).tolist() == [False, True, False]
+    assert np.all(fitted.fit_sigma[[0, 2]] > 0.002) and np.all(fitted.fit_sigma[[0, 2]] < 0.05)
+    size = box_to_crop(BOXES[:3], (256, 192))[1]
+    for people in (predicted, fitted):
+        off = people.joints2d[:, index_map(SMPL45, COCO17)] - found.keypoints[..., :2]
+        expected = [np.linalg.norm(off[k, :n], axis=-1).mean() / size[k] for k, n in ((0, 17), (2, 5))]
+        np.testing.assert_allclose(people.error_2d[[0, 2]], expected, rtol=1e-5)
+        assert np.isnan(people.error_2d[1])
+    assert np.all(fitted.error_2d[[0, 2]] < predicted.error_2d[[0, 2]])
+    for name in ("rotmats", "betas", "translation", "joints2d"):
+        np.testing.assert_array_equal(getattr(fitted, name)[1], getattr(predicted, name)[1])
+    nothing = Predictor(*setting)(IMAGE, Detections(np.zeros((0, 4)), np.zeros(0)))
+    assert nothing.error_2d.shape == nothing.fit_sigma.shape == (0,)
 
 
 def test_nobody(setting):
