@@ -9,6 +9,7 @@ MODEL_ZOO = _INSTALLED if _INSTALLED.is_dir() else _INSTALLED.parents[1] / "mode
 BUNDLED_BODY = MODEL_ZOO / "body" / "neutral.npz"
 BUNDLED_MODEL = MODEL_ZOO / "cliff_keypoints.safetensors"
 PEOPLE_NETWORKS = MODEL_ZOO / "people"  # that find people and their joints in a photo
+POSES = MODEL_ZOO / "poses"  # that people were recorded in: cmu.npz, free.npz
 EXAMPLES = MODEL_ZOO / "examples"  # pictures, and boxes and 2D keypoints of the people in one of them
 HELD_OUT = MODEL_ZOO / "heldout"  # synthetic people that no bundled model was trained on: annotations.npz, pictures
 

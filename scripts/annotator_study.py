@@ -91,7 +91,7 @@ def make_people(path: Path, body: Body, count: int, seed: int, narrow: bool) -> 
     """
     if path.is_file():
         return
-    world = World(body)
+    world = World(body, real=0)
     if narrow:
         world.prior.weights[UPRIGHT_POSES:] = 0
         world.prior.weights /= world.prior.weights.sum()

@@ -2,18 +2,19 @@
 
     python scripts/make_heldout.py [--output_dir model_zoo/heldout]
 
-Writes 000.jpg ... and annotations.npz, always the same ones. Keys of the standard npz (imgname center scale part pose
-shape has_smpl global_t focal_l S gender img_hw input_keypoints input_joint_set), in pixels of the pictures as they are
-stored. `input_keypoints` are clean: the exact COCO-17 joints inside the frame, whoever is in front of them; `center`
-and `scale` are the box around them. Further keys hold the same people as others see them: `input_keypoints_noisy` by a
+Writes 000.jpg ... and annotations.npz, always the same ones for one version of the code; the bundled ones were made at
+commit 9d813d0, before the drawn poses changed. Keys of the standard npz (imgname center scale part pose shape has_smpl
+global_t focal_l S gender img_hw input_keypoints input_joint_set), in pixels of the pictures as they are stored.
+`input_keypoints` are clean: the exact COCO-17 joints inside the frame, whoever is in front of them; `center` and
+`scale` are the box around them. Further keys hold the same people as others see them: `input_keypoints_noisy` by a
 detector with noise and gaps, `input_keypoints_half` with half of the body missing too, (N, 17, 3); and
 `input_keypoints_openpose25`, clean, (N, 25, 3).
 
 What differs from training: the seed, hence every pose, turn, shape, camera, place in the frame, dress, background and
-light; and the joints vary by WIDER times as much around the key poses, so poses lie farther from these than training's
-do. What does not differ: the body, the table of key poses and how they are mixed, the limits of the joints, and the
-ranges of shapes, lenses, distances and heights. So this set says how well a model has learnt this world, not how well
-it does on photos.
+light; nobody is in a recorded pose; and the joints vary by WIDER times as much around the key poses, so poses lie
+farther from these than training's do. What does not differ: the body, the table of key poses and how they are mixed,
+the limits of the joints, and the ranges of shapes, lenses, distances and heights. So this set says how well a model has
+learnt this world, not how well it does on photos.
 """
 
 import argparse
@@ -51,7 +52,7 @@ def main() -> None:
         "--output_dir", type=Path, default=Path("model_zoo/heldout"), help="for the pictures and labels"
     )
     output_dir = prepare_output_dir(parser.parse_args().output_dir)
-    maker = SceneMaker(load_body(), [])
+    maker = SceneMaker(load_body(), [], real=0)
     maker.world.prior.spread *= WIDER
     observers = {key: Observer(*how) for key, how in _OBSERVED.items()}
     parts = []

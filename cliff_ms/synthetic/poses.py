@@ -20,8 +20,8 @@ _LIMITS = {
     "spine1": ((-12, 24), (-14, 14), (-12, 12)),
     "spine2": ((-12, 22), (-14, 14), (-12, 12)),
     "spine3": ((-10, 20), (-16, 16), (-12, 12)),
-    "neck": ((-28, 28), (-38, 38), (-22, 22)),
-    "head": ((-26, 26), (-38, 38), (-20, 20)),
+    "neck": ((-34, 30), (-38, 38), (-22, 22)),
+    "head": ((-34, 30), (-38, 38), (-20, 20)),
     "collar": ((-10, 10), (-26, 16), (-12, 34)),
     "shoulder": ((-105, 105), (-128, 68), (-82, 92)),
     "elbow": ((-45, 55), (-150, 0), (-6, 6)),
@@ -86,16 +86,26 @@ class PosePrior:
             Rotation matrices (N, 24, 3, 3), float64, and whether the person is off the ground, (N,) bool.
         """
         pose, main = self._mix(rng, count)
-        mirrored = rng.random(count) < 0.5
-        pose[mirrored] = pose[mirrored][:, _MIRROR] * _IN_MIRROR
-        pose = quaternions.multiply(pose, quaternions.from_rotvec(self._noise(rng, count)))
+        pose = mirrored(pose, rng.random(count) < 0.5)
+        pose = quaternions.multiply(pose, quaternions.from_rotvec(self.noise(rng, count)))
         _level_feet(pose)
         return quaternions.to_matrix(self.clamp(pose)), self.air[main]
 
-    def clamp(self, pose: np.ndarray) -> np.ndarray:
-        """Bring every joint but the root into its limits, quaternions (N, 24, 4) -> (N, 24, 4)."""
-        parts = quaternions.swing_twist(pose[:, 1:], self.bone)
-        inside = quaternions.from_swing_twist(np.clip(parts, self.low, self.high), self.bone)
+    def clamp(self, pose: np.ndarray, beyond: np.ndarray | None = None) -> np.ndarray:
+        """Bring every joint but the root into its limits.
+
+        Args:
+            pose: Quaternions (N, 24, 4).
+            beyond: (N, 24, 4), poses whose joints may be out of their limits; `pose` may then be as far out as they.
+
+        Returns:
+            (N, 24, 4).
+        """
+        parts, low, high = quaternions.swing_twist(pose[:, 1:], self.bone), self.low, self.high
+        if beyond is not None:
+            out = quaternions.swing_twist(beyond[:, 1:], self.bone)
+            low, high = np.minimum(low, out), np.maximum(high, out)
+        inside = quaternions.from_swing_twist(np.clip(parts, low, high), self.bone)
         return np.concatenate([pose[:, :1], inside], axis=1)
 
     def _mix(self, rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -110,8 +120,11 @@ class PosePrior:
             pose[np.ix_(swap, arm)] = quaternions.between(start, end, share[1, swap])
         return pose, main
 
-    def _noise(self, rng: np.random.Generator, count: int) -> np.ndarray:
-        """Axis-angle (N, 24, 3): independent per joint but for those that move together; calm and lively people."""
+    def noise(self, rng: np.random.Generator, count: int) -> np.ndarray:
+        """What turns each joint a little, axis-angle (N, 24, 3) rad.
+
+        It is independent per joint but for those that move together; some people are calm, some lively.
+        """
         noise = rng.normal(size=(count, 23, 3))
         shared = rng.normal(size=(count, len(self.groups), 3))
         for k, group in enumerate(self.groups):
@@ -120,6 +133,11 @@ class PosePrior:
         tilt = rng.normal(size=(count, 1, 3)) * _TILT_SPREAD
         tilt *= np.where(rng.random((count, 1, 1)) < _WILD[0], _WILD[1], 1)
         return np.concatenate([tilt, noise], axis=1)
+
+
+def mirrored(pose: np.ndarray, which: np.ndarray) -> np.ndarray:
+    """Poses (N, 24, 4) of which those that `which` (N,) bool says are as a mirror at the x = 0 plane shows them."""
+    return np.where(which[:, None, None], pose[:, _MIRROR] * _IN_MIRROR, pose)
 
 
 def _level_feet(pose: np.ndarray) -> None:

@@ -49,13 +49,14 @@ class SceneMaker:
     Args:
         body: The body.
         backgrounds: Photos to put people in; empty for drawn backgrounds.
+        real: Share of people in recorded poses, see `world.World`.
 
     Raises:
         InputError: If the body has no regressor for SPIN's keypoints.
     """
 
-    def __init__(self, body: Body, backgrounds: list[Path]) -> None:
-        self.world = world.World(body, whole=True)
+    def __init__(self, body: Body, backgrounds: list[Path], real: float = world.REAL) -> None:
+        self.world = world.World(body, whole=True, real=real)
         self.painter = Painter(body)
         self.faces = body.faces
         self.backgrounds = backgrounds

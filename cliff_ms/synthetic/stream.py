@@ -21,12 +21,12 @@ class KeypointStream:
         joint_set: Keypoints that go in, a key of `keypoints.JOINT_SETS`.
         batch_size: B.
         seed: Of the stream.
-        held_out: Take the batches from a part of the stream that is never trained on.
+        held_out: Take the batches from a part of the stream that is never trained on, nor are its recorded poses.
         known_focal_length: Give the cameras' focal lengths; else those estimated from the image size.
         observation: How a detector sees them, see `observation.Observer`.
 
     Raises:
-        InputError: If the body has no regressor for SPIN's keypoints.
+        InputError: If the body has no regressor for SPIN's keypoints, or a table of recorded poses is missing.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class KeypointStream:
         known_focal_length: bool = True,
         observation: str = "mixed",
     ) -> None:
-        self.world = World(body)
+        self.world = World(body, test=held_out)
         self.observer = Observer(joint_set, observation)
         self.known_focal_length = known_focal_length
         self.batch_size = batch_size

@@ -14,10 +14,12 @@ from cliff_ms.body.skinning import Skinner
 from cliff_ms.keypoints import LANDMARKS, SMPL24, SPIN24, index_map
 from cliff_ms.synthetic import quaternions
 from cliff_ms.synthetic.poses import PosePrior
+from cliff_ms.synthetic.real_poses import MixedPoses, Poses, RealPoses
 
 IMAGE_SIZES = ((480, 640), (640, 480), (720, 1280), (1280, 720), (1000, 1000), (1000, 1500), (1500, 1000))  # h, w px
 FIELD_OF_VIEW = np.radians((35.0, 75.0))  # horizontal; the vertical one stays below the upper end too
 BETA_LIMIT = 2.5  # standard deviations; beyond 3 the bundled body leaves human stature
+REAL = 0.5  # share of people in poses that were recorded, not drawn
 MIN_SEEN = 12  # of SPIN's 24 joints that lie in the frame
 NEAREST = 0.5  # m, of any landmark
 _FAR = 12.0  # m, of the body's centre
@@ -164,15 +166,21 @@ class World:
     Args:
         body: The body.
         whole: Pose the whole mesh, not only the vertices that the landmarks need.
+        real: Share of people in poses that were recorded, 0 to 1; the rest is drawn.
+        test: Take recorded poses of the subjects and actions that are never trained on.
+
+    Raises:
+        InputError: If the body has no regressor for SPIN's joints, or a table of recorded poses is missing.
     """
 
-    def __init__(self, body: Body, whole: bool = False) -> None:
+    def __init__(self, body: Body, whole: bool = False, real: float = REAL, test: bool = False) -> None:
         self.skinner = Skinner(body, whole)
         self.prior = PosePrior()
+        self.poses: Poses = MixedPoses(self.prior, RealPoses(test), real) if real else self.prior
 
     def draw(self, rng: np.random.Generator, count: int) -> Bodies:
         """Draw people who are in front of no camera yet."""
-        rotmats, air = self.prior.sample(rng, count)
+        rotmats, air = self.poses.sample(rng, count)
         betas = sample_betas(rng, count, self.skinner.num_betas)
         tilt, rotmats = rotmats[:, 0], rotmats.astype(np.float32)
         rotmats[:, 0] = np.eye(3)

@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "data": {"body", "camera", "config", "io", "keypoints", "rotation"},
     "visual": {"io"},
     "weights": {"body", "config", "io", "keypoints", "models", "zoo"},
-    "synthetic": {"body", "camera", "data", "io", "keypoints", "visual"},
+    "synthetic": {"body", "camera", "data", "io", "keypoints", "visual", "zoo"},
     "training": SHARED | {"body", "models", "data", "weights", "synthetic"},
     "evaluation": SHARED | {"body", "models", "data", "weights", "visual"},
     "inference": SHARED | {"body", "models", "data", "weights", "visual"},

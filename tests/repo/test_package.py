@@ -25,6 +25,7 @@ ZOO = {
     "examples/people_boxes.json", "examples/people_keypoints.json", "heldout/annotations.npz",
     "examples/000000000785.jpg", "examples/astronaut.jpg", "examples/README.md",
     "people/LICENSE.md", "people/README.md", "people/nanodet.onnx", "people/movenet-thunder.onnx",
+    "poses/LICENSE.md", "poses/cmu.npz", "poses/free.npz",
 }  # fmt: skip
 PIP = (sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check")
 

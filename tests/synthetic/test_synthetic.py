@@ -23,9 +23,9 @@ def body():
 
 @pytest.fixture(scope="module")
 def many(body):
-    """1024 samples as a detector sees them."""
+    """2048 samples as a detector sees them."""
     stream = KeypointStream(body, "coco17", BATCH, seed=1, observation="detector")
-    return Batch(*(np.concatenate(arrays) for arrays in zip(*map(stream.batch, range(4)), strict=True)))
+    return Batch(*(np.concatenate(arrays) for arrays in zip(*map(stream.batch, range(8)), strict=True)))
 
 
 def in_pixels(inputs, center, size):
@@ -131,7 +131,7 @@ def test_a_detector_is_noisy_unsure_and_incomplete(body, many):
 
 
 def test_some_of_a_mixture_are_exact_and_some_have_only_the_joints_of_coco(body):
-    batch = KeypointStream(body, "openpose25", BATCH, seed=1).batch(0)
+    batch = KeypointStream(body, "openpose25", 4 * BATCH, seed=1).batch(0)
     names = [name for name in JOINT_SETS["openpose25"] if name in SPIN24]
     mine, theirs = index_map(JOINT_SETS["openpose25"], names), index_map(SPIN24, names)
     seen = batch.inputs[:, mine, 2] > 0
@@ -139,7 +139,7 @@ def test_some_of_a_mixture_are_exact_and_some_have_only_the_joints_of_coco(body)
         in_pixels(batch.inputs, batch.center, batch.bbox_size)[:, mine] - batch.keypoints2d[:, theirs, :2], axis=-1
     )
     exact = (np.where(seen, error, 0) < 0.1).all(1)  # px
-    assert 0.2 < exact.mean() < 0.4
+    assert 0.2 < exact.mean() < 0.3
     beyond = [k for k, name in enumerate(JOINT_SETS["openpose25"]) if name not in JOINT_SETS["coco17"]]
     assert 0.4 < (batch.inputs[:, beyond, 2] == 0).all(1).mean() < 0.65
 

@@ -1,0 +1,51 @@
+"""Motion of one skeleton, whatever file it came from. Frame: x to the person's left, y up, z forward."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+PERIOD = 1 / 30  # s between frames; those that change little are thinned out anyway
+
+
+@dataclass(frozen=True)
+class Motion:
+    """T frames of a skeleton of J bones.
+
+    Attributes:
+        bones: Names of the J bones.
+        rotations: (T, J, 3, 3), from the bone's frame to the world.
+        positions: (T, J, 3), of the bone's joint in the world, in units of the file.
+        rest: (J, 3, 3), the rotations while the person stands in a known pose, all limbs near those of a T-pose or
+            hanging down.
+    """
+
+    bones: Sequence[str]
+    rotations: np.ndarray
+    positions: np.ndarray
+    rest: np.ndarray
+
+    def turned(self, axes: np.ndarray) -> "Motion":
+        """The same in the frame that a rotation (3, 3) takes the file's frame to."""
+        return Motion(self.bones, axes @ self.rotations @ axes.T, self.positions @ axes.T, axes @ self.rest @ axes.T)
+
+
+def chain(parents: Sequence[int], local: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Forward kinematics.
+
+    Args:
+        parents: Of the J bones, each before its children; negative for a root.
+        local: (T, J, 3, 3) rotations relative to the parent.
+        offsets: (T, J, 3) or (J, 3), of each bone's joint in the parent's frame.
+
+    Returns:
+        Rotations (T, J, 3, 3) and positions (T, J, 3) in the world.
+    """
+    rotations = local.copy()
+    positions = np.broadcast_to(offsets, (*local.shape[:2], 3)).copy()
+    for bone, parent in enumerate(parents):
+        if parent >= 0:
+            rotations[:, bone] = rotations[:, parent] @ local[:, bone]
+            turned = (rotations[:, parent] @ positions[:, bone, :, None])[..., 0]
+            positions[:, bone] = positions[:, parent] + turned
+    return rotations, positions
