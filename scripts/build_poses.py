@@ -76,7 +76,7 @@ class Source:
             subject = match["subject"].lstrip("0") if "subject" in match.groupdict() else self.folder
             name = match.groupdict().get("clip", "")
             for part, motion in self._read(path):
-                yield f"{self.folder}/{name or part}", subject, motion
+                yield f"{self.folder}/{name or part}", subject, motion.steady(self.rig.bones.values())
         if not found:
             raise InputError(
                 f"MOTION_DIR '{root}' has no motion in '{self.folder}'; see --help for what belongs there."

@@ -36,6 +36,7 @@ _CMU_PARENTS = (
     -1, 0, 1, 2, 3, 4, 5, 0, 7, 8, 9, 10, 11, 0, 13, 14, 15, 16, 17, 18, 15, 20, 21, 22, 23, 24, 25, 23, 27, 15, 29, 30,
     31, 32, 33, 34, 32, 36,
 )  # fmt: skip
+_LEVEL = np.cos(np.radians(50))  # of the heading from the z axis, up to which tilts are those of people who walk
 _CMU_OFFSETS = {
     2: (1.657, -1.803, 0.625), 3: (2.597, -7.136, 0), 4: (2.492, -6.848, 0), 5: (0.197, -0.541, 2.146),
     8: (-1.611, -1.803, 0.625), 9: (-2.595, -7.130, 0), 10: (-2.468, -6.780, 0), 11: (-0.230, -0.633, 2.134),
@@ -86,8 +87,9 @@ def read_exponential_maps(path: Path) -> Motion:
         path: The file.
 
     Returns:
-        The motion, all frames, since the file does not say how long one lasts; at rest a T-pose with legs 20 degrees
-        apart. Bones are called '0' to '37'.
+        The motion; at rest a T-pose with legs 20 degrees apart. All frames, since the file does not say how long one
+        lasts, but for those in which people face along the x axis, where these files tilt them at random. Bones are
+        called '0' to '37'.
 
     Raises:
         InputError: If the file holds something else.
@@ -104,4 +106,6 @@ def read_exponential_maps(path: Path) -> Motion:
     offsets = np.array([_CMU_OFFSETS.get(bone, (0, 0, 0)) for bone in range(count)], np.float64)
     rotations, positions = chain(_CMU_PARENTS, local, offsets)
     bones = [str(bone) for bone in range(count)]
-    return Motion(bones, rotations, positions, np.broadcast_to(np.eye(3), rotations.shape[1:]))
+    motion = Motion(bones, rotations, positions, np.broadcast_to(np.eye(3), rotations.shape[1:]))
+    front = rotations[:, 0, :, 2]
+    return motion.frames(np.abs(front[:, 2]) > _LEVEL * np.hypot(front[:, 0], front[:, 2]))
