@@ -1,4 +1,4 @@
-"""Put a trained keypoint model into model_zoo/, with its scores on the held-out people in its side-car.
+"""Put a trained keypoint model into model_zoo/, its measured errors and its scores on the held-out people beside it.
 
     python train.py --config configs/cliff_keypoints.yaml
     python scripts/bundle_model.py outputs/cliff_keypoints      or, of a second training that began with its weights
@@ -12,6 +12,7 @@ import dataclasses
 from pathlib import Path
 
 from cliff_ms import cli, runtime
+from cliff_ms.body.files import load_body
 from cliff_ms.config import load_config
 from cliff_ms.evaluation.protocols import find_protocol
 from cliff_ms.weights.checkpoint import load_weights, save_weights
@@ -33,6 +34,7 @@ def main() -> int:
     args = parse_args()
     runtime.setup_device("CPU")
     from cliff_ms.evaluation.evaluate import EvalJob, evaluate
+    from cliff_ms.training.errors import measure_weights
 
     config = load_config(args.run_dir / "config.yaml")
     final = load_weights(args.run_dir / "checkpoints" / "final.ckpt")
@@ -42,7 +44,10 @@ def main() -> int:
         f"{load_weights(first).meaning.origin + ' Then' if first else 'Trained'} by train.py --config "
         f"configs/cliff_keypoints.yaml on {samples / 1e6:.1f} million synthetic samples, seed {config.train.seed}."
     )
-    save_weights(BUNDLED_MODEL, final.arrays, dataclasses.replace(final.meaning, origin=origin, metrics={}))
+    # Measured anew: the stream may have changed since the training.
+    measured = measure_weights(final.arrays, final.meaning.model, load_body())
+    meaning = dataclasses.replace(final.meaning, origin=origin, metrics={}, error_deviations=measured)
+    save_weights(BUNDLED_MODEL, final.arrays, meaning)
     bundled = load_weights(BUNDLED_MODEL)
     rows, metrics = [], {}
     for keypoints, name in _KEYPOINTS.items():

@@ -28,6 +28,7 @@ from cliff_ms.io.images import write_image
 from cliff_ms.models.cliff import CLIFF, build_model
 from cliff_ms.synthetic.stream import KeypointStream
 from cliff_ms.training.dropout import seed_dropouts
+from cliff_ms.training.errors import measure_weights
 from cliff_ms.training.log import TrainLog
 from cliff_ms.training.state import Progress, check_folder, load_state, make_folder, save_state
 from cliff_ms.training.step import FIRST_SCALE, CLIFFTrainOneStepCell, CLIFFWithLoss, freeze_norm, set_fp16
@@ -267,7 +268,10 @@ class Recorder:
         if settings.picture_every and step % settings.picture_every == 0:
             self._draw(step, batch)
         if finished:  # before the state: a training that is resumed at its last step has nothing left to do
-            self._save_weights("final", {})
+            # Of a network that reads pixels nobody has people to measure on.
+            weights, stream = self._trainer.weights(), self._config.data.stream
+            measured = measure_weights(weights, self._config.model, self._body) if stream else ()
+            self._save_weights("final", {}, measured)
         if step % settings.save_every == 0 or finished:
             self.save()
 
@@ -298,9 +302,11 @@ class Recorder:
         folder.mkdir(exist_ok=True)
         write_image(folder / f"step_{step:08d}.jpg", self._validator.picture(batch))
 
-    def _save_weights(self, name: str, metrics: dict[str, float]) -> None:
+    def _save_weights(self, name: str, metrics: dict[str, float], error_deviations: tuple[float, ...] = ()) -> None:
         origin = f"Trained by train.py, {self._trainer.progress.step} steps."
-        meta = WeightsMeta(self._config.model, origin, body=self._body.name, metrics=metrics)
+        meta = WeightsMeta(
+            self._config.model, origin, body=self._body.name, metrics=metrics, error_deviations=error_deviations
+        )
         save_weights(self._output_dir / "checkpoints" / f"{name}.ckpt", self._trainer.weights(), meta)
 
 

@@ -77,7 +77,9 @@ def test_what_a_training_writes(finished):
     assert meta.model == load_config(CONFIG).model and meta.body == "neutral"
     best = min(line["mpjpe_mm"] for line in lines(output_dir, "validation"))
     assert meta.metrics["mpjpe_mm"] == best
-    load_model(load_weights(output_dir / "checkpoints" / "final.ckpt"))
+    final = load_weights(output_dir / "checkpoints" / "final.ckpt")
+    load_model(final)
+    assert len(final.meaning.error_deviations) == 85 and not meta.error_deviations
     assert "final.ckpt" in done.stdout
 
 

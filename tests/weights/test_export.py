@@ -15,7 +15,9 @@ from cliff_ms.weights.networks import mindspore_network, onnx_network
 from tests.toys.body import toy_body
 
 pytestmark = pytest.mark.usefixtures("graph_mode")
-META = WeightsMeta(ModelConfig(encoder="res18", width=0.125, crop_hw=(64, 48)), origin="random", body="toy")
+META = WeightsMeta(
+    ModelConfig(encoder="res18", width=0.125, crop_hw=(64, 48)), "random", "toy", error_deviations=(0.25,) * 85
+)
 
 
 @pytest.fixture(scope="module")

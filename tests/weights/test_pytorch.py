@@ -1,5 +1,6 @@
 """PyTorch checkpoints: bit-identical round trips, every dialect, and every misfit named."""
 
+import dataclasses
 import json
 import logging
 import os
@@ -233,6 +234,7 @@ def test_torchvision_encoder(encoder, tmp_path, monkeypatch):
 def test_our_own_conventions_travel_through_pytorch(model, tmp_path):
     arrays = parameter_arrays(build_model(model))
     meta = WeightsMeta(model, "trained here", body="toy", metrics={"mpjpe_mm": 80.5}, num_batches_tracked={"*": 3})
+    meta = dataclasses.replace(meta, error_deviations=tuple(0.1 * k for k in range(1, 86)))
     save_torch(tmp_path / "a.pt", to_torch(arrays, meta))
     loaded, again = to_mindspore(tmp_path / "a.pt")
     assert same_arrays(loaded, arrays)
