@@ -73,7 +73,7 @@ class WeightsMeta:
 
     def expected_deviations(self) -> np.ndarray:
         """How far predictions of these weights are off, (85,): measured or by default, see `body.errors`."""
-        return expected_deviations(self.error_deviations, self.model.reads_keypoints)
+        return expected_deviations(self.error_deviations)
 
 
 @dataclass(frozen=True)

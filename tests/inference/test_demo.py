@@ -93,7 +93,7 @@ def test_a_bad_photo_is_reported_and_the_others_are_finished(body, tmp_path):
 @pytest.mark.parametrize("fits", [False, True])
 def test_table_file_and_note_say_how_far_to_trust_it(body, tmp_path, fits):
     find = Finder(keypoints=read_keypoints(EXAMPLES / "people_keypoints.json"))
-    deviations = expected_deviations((), False) if fits else None
+    deviations = expected_deviations() if fits else None
     predictor = Predictor(standing_network, ModelConfig(encoder="res18"), body, deviations=deviations)
     run = Demo(predictor, body, find, tmp_path)
     page = run.run([PEOPLE], "").read_text()

@@ -72,7 +72,7 @@ def test_how_far_to_trust_each_person(setting):
     found.keypoints[1] = np.nan
     found.keypoints[1, :, 2] = 0  # boxes only
     found.keypoints[2, 5:, 2] = 0
-    predicted, fitted = (Predictor(*setting, deviations=s)(IMAGE, found) for s in (None, expected_deviations((), True)))
+    predicted, fitted = (Predictor(*setting, deviations=s)(IMAGE, found) for s in (None, expected_deviations()))
     assert np.isnan(predicted.fit_sigma).all()
     assert np.isnan(fitted.fit_sigma).tolist() == [False, True, False]
     assert np.all(fitted.fit_sigma[[0, 2]] > 0.002) and np.all(fitted.fit_sigma[[0, 2]] < 0.05)

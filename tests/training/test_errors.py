@@ -41,7 +41,7 @@ def network_that_is_off(body, deviations):
 
 
 def test_known_errors_are_measured(body):
-    deviations = expected_deviations((), True)
+    deviations = expected_deviations()
     measured = measure_deviations(network_that_is_off(body, deviations), BATCH, MODEL, body, PEOPLE)
     np.testing.assert_allclose(measured, deviations, rtol=0.15)
     assert all(value == float(f"{value:.4g}") for value in measured)

@@ -88,7 +88,7 @@ def test_measured_errors_travel_and_are_checked(tmp_path):
     meaning = load_weights(path).meaning
     assert meaning.error_deviations == DEVIATIONS
     np.testing.assert_array_equal(meaning.expected_deviations(), DEVIATIONS)
-    np.testing.assert_array_equal(META.expected_deviations(), expected_deviations((), reads_keypoints=False))
+    np.testing.assert_array_equal(META.expected_deviations(), expected_deviations())
     values = json.loads(side_car(path).read_text())
     for wrong in (DEVIATIONS[:84], (0.0, *DEVIATIONS[1:]), (float("nan"), *DEVIATIONS[1:]), ("x", *DEVIATIONS[1:]), 3):
         side_car(path).write_text(json.dumps(values | {"error_deviations": wrong}))
