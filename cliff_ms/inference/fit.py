@@ -69,6 +69,10 @@ class _View(NamedTuple):
 class Fit:
     """Moves predicted bodies until their joints lie on the keypoints, as far as both can be trusted.
 
+    It does not notice left and right legs mixed up: of 600 synthetic people with exact keypoints, all swapped so, the
+    bundled model is off by 191 mm (PA-MPJPE 120), and after the fit by 195 mm (136). But their noise level says so: in
+    the median 3.9 % of the crop's height, of the 4 % that are tried, where it is 0.3 % with the legs as they are.
+
     Args:
         body: The body.
         joint_set: The order of the keypoints, a key of `keypoints.JOINT_SETS`.

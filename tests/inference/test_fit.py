@@ -23,7 +23,7 @@ def body():
 
 @pytest.fixture(scope="module")
 def fit(body):
-    return Fit(body, "coco17", expected_deviations((), True))
+    return Fit(body, "coco17", expected_deviations())
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def people(body):
     betas = 0.7 * rng.standard_normal((COUNT, 10))
     translation = np.c_[rng.uniform(-1, 1, (COUNT, 2)), rng.uniform(4, 6, COUNT)]
     keypoints = np.concatenate([projected(body, rotmats, betas, translation), np.ones((COUNT, 17, 1))], -1)
-    off = rng.standard_normal((COUNT, 85)) * expected_deviations((), True)
+    off = rng.standard_normal((COUNT, 85)) * expected_deviations()
     turned = Rotation.from_rotvec(off[:, :72].reshape(-1, 3)).as_matrix().reshape(COUNT, 24, 3, 3)
     depth = translation[:, 2:] * np.exp(off[:, 84:])
     across = (translation[:, :2] / translation[:, 2:] + off[:, 82:84] * BOX / FOCAL) * depth
@@ -51,11 +51,18 @@ def projected(body, rotmats, betas, translation):
     return moved[..., :2] / moved[..., 2:] * FOCAL + np.array(IMG_HW[::-1]) / 2
 
 
-def run(fit, predicted, keypoints):
+def outcome(fit, predicted, keypoints):
     count = len(keypoints)
     img_hw = np.tile(np.float32(IMG_HW), (count, 1))
-    size, focal_length = np.full(count, BOX, np.float32), np.full(count, FOCAL, np.float32)
-    return fit(*predicted, keypoints, size, img_hw, focal_length).bodies
+    return fit(*predicted, keypoints, np.full(count, BOX, np.float32), img_hw, np.full(count, FOCAL, np.float32))
+
+
+def run(fit, predicted, keypoints):
+    return outcome(fit, predicted, keypoints).bodies
+
+
+def sigma_of(fit, predicted, keypoints):
+    return outcome(fit, predicted, keypoints).sigma
 
 
 def from_pelvis(body, bodies):
@@ -132,3 +139,37 @@ def test_whoever_stands_behind_the_camera_is_left_alone(fit, people):
     behind = (predicted[0], predicted[1], predicted[2] * np.float32([1, 1, -1]))
     for array, kept in zip(behind, run(fit, behind, keypoints), strict=True):
         np.testing.assert_array_equal(array, kept)
+
+
+def test_sigma_says_how_far_off_the_keypoints_are(fit, people):
+    """As a share of the crop's height: in the right order, and near the noise that was put in."""
+    _, keypoints, predicted = people
+    rng = np.random.default_rng(3)
+    noise = rng.standard_normal((COUNT, 17, 2))
+    medians = []
+    for deviation in (0, 0.01, 0.02):
+        noisy = keypoints + np.concatenate([deviation * BOX * noise, np.zeros((COUNT, 17, 1))], -1)
+        medians.append(np.median(sigma_of(fit, predicted, noisy)))
+    assert medians[0] < 0.004 and medians == sorted(medians)
+    np.testing.assert_allclose(medians[1:], [0.01, 0.02], rtol=0.3)
+    nothing = keypoints.copy()
+    nothing[::2, :, 2] = 0
+    np.testing.assert_array_equal(np.isnan(sigma_of(fit, predicted, nothing)), np.arange(COUNT) % 2 == 0)
+
+
+def test_swapped_legs_do_no_harm_beyond_them(body, fit, people):
+    """Left and right of the legs mixed up in the keypoints: the fit stays bounded, and its noise level tells."""
+    true, keypoints, predicted = people
+    names = [name.replace("left", "x").replace("right", "left").replace("x", "right") for name in COCO17]
+    order = [names.index(n) if any(leg in n for leg in ("hip", "knee", "ankle")) else k for k, n in enumerate(COCO17)]
+    swapped = keypoints[:, order]
+    fitted = run(fit, predicted, swapped)
+    legs = [k for k, name in enumerate(SMPL24) if any(part in name for part in ("hip", "knee", "ankle", "foot"))]
+    others = [k for k in range(1, 24) if k not in legs]
+    before, after = (
+        np.linalg.norm(from_pelvis(body, bodies) - from_pelvis(body, true), axis=-1) for bodies in (predicted, fitted)
+    )
+    assert after[:, legs].mean() < 1.25 * before[:, legs].mean()
+    assert after[:, others].mean() < 0.8 * before[:, others].mean()
+    assert np.abs(fitted.betas).max() < 4
+    assert np.median(sigma_of(fit, predicted, swapped)) > 0.03 > 10 * np.median(sigma_of(fit, predicted, keypoints))
