@@ -34,6 +34,7 @@ def main() -> int:
     args = parse_args()
     runtime.setup_device("CPU")
     from cliff_ms.evaluation.evaluate import EvalJob, evaluate
+    from cliff_ms.inference.fit import Fit
     from cliff_ms.training.errors import measure_weights
 
     config = load_config(args.run_dir / "config.yaml")
@@ -54,7 +55,8 @@ def main() -> int:
         job = EvalJob(find_protocol("synthetic", None), bundled, HELD_OUT / "annotations.npz", keypoints=keypoints)
         result = evaluate(job).values
         metrics[name] = {key: round(result[key], 2) for key in _METRICS}
-        rows.append({"keypoints": keypoints, **metrics[name]})
+        fitted = evaluate(dataclasses.replace(job, fit=Fit)).values
+        rows.append({"keypoints": keypoints, **metrics[name], **{f"fitted {key}": fitted[key] for key in _METRICS[:2]}})
     rows.append({"keypoints": "constant mean pose", **{key: result["mean_pose"][key] for key in _METRICS}})
     save_weights(BUNDLED_MODEL, final.arrays, dataclasses.replace(bundled.meaning, metrics=metrics))
     print(cli.table(rows))
