@@ -19,6 +19,7 @@ and below j turn about J_j by G_j w, and R_j changes by R_j [w]_x, which the pos
 import numpy as np
 
 from cliff_ms.body.files import Body
+from cliff_ms.body.markers import place_markers
 from cliff_ms.body.skinning import global_rotations
 from cliff_ms.keypoints import SMPL45, index_map
 
@@ -38,9 +39,10 @@ class Kinematics:
     Args:
         body: The body, with at least 10 betas.
         names: K of `keypoints.SMPL45`.
+        as_detected: Take those of COCO's for what detectors mean by them, see `markers`.
     """
 
-    def __init__(self, body: Body, names: tuple[str, ...]) -> None:
+    def __init__(self, body: Body, names: tuple[str, ...], as_detected: bool = False) -> None:
         regressor = body.joint_regressor.astype(np.float64)
         chosen = index_map(SMPL45, names)
 
@@ -54,9 +56,14 @@ class Kinematics:
         self._bones = rest - np.concatenate([np.zeros_like(rest[:1]), rest[list(body.parents[1:])]])
         self._moves = _descendants(body.parents)  # (24, 24): turning joint j moves bone b
         self._weights = keypoints(np.eye(_JOINTS), body.weights)  # (K, 24)
-        self._turned_weights = self._weights @ self._moves.T  # (K, 24)
         self._shaped = keypoints(rest, shaped)  # (K, 3, 1 + 10)
         self._posedirs = keypoints(np.zeros((_JOINTS, 3, 9 * (_JOINTS - 1))), body.posedirs)  # (K, 3, 207)
+        if as_detected:
+            marked, bones, offsets = place_markers(names)
+            self._shaped[marked, :, 0] += offsets
+            self._weights[marked] = np.eye(_JOINTS)[bones]
+            self._posedirs[marked] = 0
+        self._turned_weights = self._weights @ self._moves.T  # (K, 24)
         # B vec(R_j [e_c]_x) is linear in R_j, for each joint j and axis c: (j, entries of R_j, K 3 c).
         posedirs = self._posedirs.reshape(-1, 3, _JOINTS - 1, 3, 3)
         turned = np.einsum("kijab,cmb->jamkic", posedirs, _GENERATORS)

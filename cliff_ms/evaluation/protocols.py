@@ -21,8 +21,9 @@ from cliff_ms.keypoints import H36M17, LSP14, SMPL24, SPIN24
 if TYPE_CHECKING:
     from cliff_ms.evaluation.evaluate import Outcome
 
+DETECTED = "detected"  # by the bundled detector, in the pictures
 # Of an annotation file that a keypoint model may be scored on.
-KEYPOINTS = ("clean", "noisy", "half", "openpose25", "detected")
+KEYPOINTS = ("clean", "noisy", "half", "openpose25", DETECTED)
 PELVIS, HIPS = ("pelvis",), ("right_hip", "left_hip")
 # How SPIN's 24 keypoints, in which motion-capture joints are stored, call the regressor's joints.
 _MOCAP_NAMES = {

@@ -8,6 +8,7 @@ import numpy as np
 from cliff_ms.body.files import Body
 from cliff_ms.data.batching import Batch
 from cliff_ms.data.dataset import EvalDataset
+from cliff_ms.evaluation.protocols import DETECTED
 from cliff_ms.evaluation.rows import read_keypoints
 from cliff_ms.io.errors import InputError
 
@@ -42,7 +43,8 @@ def choose_refine(job: "EvalJob", data: EvalDataset, body: Body) -> Refine:
     if job.fit is None:
         return as_predicted
     keypoints, joint_set = read_keypoints(data.source, job.keypoints)
-    fit = job.fit(body, joint_set, job.weights.meaning.expected_deviations())
+    as_detected = job.keypoints == DETECTED
+    fit = job.fit(body, joint_set, job.weights.meaning.expected_deviations(), as_detected)
 
     def refine(rows: np.ndarray, batch: Batch, outputs: Outputs) -> Outputs:
         rotmats, betas, cam_crop, translation = outputs

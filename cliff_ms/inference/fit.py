@@ -21,6 +21,9 @@ A = diag(sqrt(w) / sigma) H,
     e' = C A^T (I + A C A^T)^-1 diag(sqrt(w) / sigma) y
 
 a system of 2 K numbers, not of 85, in which a keypoint that is missing is a row of zeros.
+
+What a detector reports are not the body's own joints: X are then the markers of `body.markers`, c_k is divided by the
+square of how widely joint k scatters, and the lowest levels of sigma are left out, which no detector reaches.
 """
 
 from typing import NamedTuple
@@ -31,11 +34,13 @@ from scipy.spatial.transform import Rotation
 from cliff_ms.body.errors import ERRORS, SMPLParameters, image_place, prediction_errors
 from cliff_ms.body.files import Body
 from cliff_ms.body.kinematics import Kinematics
+from cliff_ms.body.markers import of_coco
 from cliff_ms.camera import project, to_image
 from cliff_ms.keypoints import JOINT_SETS
 
 _ITERATIONS = 4
 _NOISE_LEVELS = np.array((0.005, 0.01, 0.02, 0.04, 0.08))  # sigma, half box heights
+_DETECTORS_LEVELS = _NOISE_LEVELS[2:]
 _NOISE_CHOSEN_BEFORE = (0, 2)  # iterations
 _KERNEL = 4.0  # s, in sigma, and its lower limit in half box heights: wide at first, then narrower
 _WIDE_KERNEL, _NARROWING = 0.3, 0.6
@@ -77,11 +82,16 @@ class Fit:
         body: The body.
         joint_set: The order of the keypoints, a key of `keypoints.JOINT_SETS`.
         deviations: (85,), the roots of the diagonal of C, see `body.errors.expected_deviations`.
+        as_detected: The keypoints are a detector's, or those of people who label photos; else exact joints of the body.
     """
 
-    def __init__(self, body: Body, joint_set: str, deviations: np.ndarray) -> None:
-        self._kinematics = Kinematics(body, JOINT_SETS[joint_set])
+    def __init__(self, body: Body, joint_set: str, deviations: np.ndarray, as_detected: bool = False) -> None:
+        names = JOINT_SETS[joint_set]
+        self._kinematics = Kinematics(body, names, as_detected)
         self._variance = deviations**2
+        self._levels = _DETECTORS_LEVELS if as_detected else _NOISE_LEVELS
+        spread = of_coco("spread", names)
+        self._precision = (np.median(spread) / spread) ** 2 if as_detected else np.ones(len(names))
 
     def __call__(
         self,
@@ -155,7 +165,7 @@ class Fit:
         return (
             residual,
             jacobian.reshape(len(points), -1, ERRORS),
-            np.where(seen, view.keypoints[..., 2], 0).clip(max=1),
+            np.where(seen, view.keypoints[..., 2], 0).clip(max=1) * self._precision,
         )
 
     def _noise(self, jacobian: np.ndarray, measured: np.ndarray, confidence: np.ndarray) -> np.ndarray:
@@ -173,11 +183,11 @@ class Fit:
         scaled = jacobian * root[..., None]
         values, vectors = np.linalg.eigh((scaled * self._variance) @ scaled.swapaxes(1, 2))
         along = (vectors.swapaxes(1, 2) @ (measured * root)[..., None]) ** 2  # (P, 2 K, 1)
-        variance = values[..., None] + _NOISE_LEVELS**2  # (P, 2 K, levels)
+        variance = values[..., None] + self._levels**2  # (P, 2 K, levels)
         evidence = -0.5 * (along / variance + np.log(variance)).sum(1)
-        evidence += (root == 0).sum(1)[:, None] * np.log(_NOISE_LEVELS)
+        evidence += (root == 0).sum(1)[:, None] * np.log(self._levels)
         posterior = np.exp(evidence - evidence.max(1, keepdims=True))
-        return np.exp(posterior @ np.log(_NOISE_LEVELS) / posterior.sum(1))
+        return np.exp(posterior @ np.log(self._levels) / posterior.sum(1))
 
     def _posterior_mean(self, jacobian: np.ndarray, measured: np.ndarray) -> np.ndarray:
         """The next e' (P, 85) from rows A (P, 2 K, 85) and y (P, 2 K), both scaled to noise of variance 1."""

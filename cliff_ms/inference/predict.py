@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from cliff_ms import camera, runtime
+from cliff_ms.body.errors import SMPLParameters
 from cliff_ms.body.files import Body, load_body
+from cliff_ms.body.kinematics import Kinematics
 from cliff_ms.body.smpl import SMPL
 from cliff_ms.config import ModelConfig
 from cliff_ms.data.batching import filled_batches, pose_in_batches
@@ -15,7 +17,7 @@ from cliff_ms.data.crop import box_to_crop, crop_affine, crop_rounded, normalize
 from cliff_ms.data.detections import Detections
 from cliff_ms.inference.fit import Fit
 from cliff_ms.io.errors import InputError
-from cliff_ms.keypoints import JOINT_SETS, SMPL45, convert_keypoints, index_map
+from cliff_ms.keypoints import JOINT_SETS, convert_keypoints
 from cliff_ms.rotation import rotmat_to_axis_angle
 from cliff_ms.weights.checkpoint import load_weights
 from cliff_ms.weights.engine import load_network, resolve_engine
@@ -43,8 +45,8 @@ class People:
         joints2d: (P, 45, 2) px, full image.
         fit_sigma: (P,) what the fit took the keypoints to be off by, as a share of the crop's height, see `fit.Fitted`;
             NaN of whoever was not fitted.
-        error_2d: (P,) mean distance between the keypoints and the body's joints, as a share of the crop's height; NaN
-            of whoever has no keypoints.
+        error_2d: (P,) mean distance between the keypoints and what they stand for on the body, see `body.markers`, as a
+            share of the crop's height; NaN of whoever has no keypoints.
 
     Examples:
         >>> from cliff_ms import load_predictor
@@ -139,6 +141,7 @@ class Predictor:
         self.origin, self.engine, self.fits = origin, engine, deviations is not None
         self._deviations = deviations
         self._fits: dict[str, Fit] = {}
+        self._kinematics: dict[str, Kinematics] = {}
         self._network = network
         self._config = config
         self._smpl = SMPL(body)
@@ -191,12 +194,37 @@ class Predictor:
             joints + moved,
             joints2d,
             fit_sigma,
-            _error_2d(joints2d, detections, size),
+            self._error_2d(SMPLParameters(rotmats, betas, translation), detections, size, img_hw, focal),
         )
+
+    def _error_2d(
+        self,
+        bodies: SMPLParameters,
+        detections: Detections,
+        size: np.ndarray,
+        img_hw: np.ndarray,
+        focal_length: np.ndarray,
+    ) -> np.ndarray:
+        """See `People.error_2d`."""
+        error = np.full(len(size), np.nan)
+        if detections.keypoints is not None and len(size):
+            rotmats, betas, translation = (array.astype(np.float64) for array in bodies)
+            points, _ = self._markers(detections.joint_set)(rotmats, betas)
+            pixels = camera.to_image(camera.project(points, translation, focal_length), img_hw)
+            off = np.linalg.norm(pixels - detections.keypoints[..., :2], axis=-1)
+            seen = detections.keypoints[..., 2] > 0
+            known = seen.any(1)
+            error[known] = np.mean(off[known], 1, where=seen[known]) / size[known]
+        return error
+
+    def _markers(self, joint_set: str) -> Kinematics:
+        if joint_set not in self._kinematics:
+            self._kinematics[joint_set] = Kinematics(self.body, JOINT_SETS[joint_set], as_detected=True)
+        return self._kinematics[joint_set]
 
     def _fit(self, joint_set: str) -> Fit:
         if joint_set not in self._fits:
-            self._fits[joint_set] = Fit(self.body, joint_set, self._deviations)
+            self._fits[joint_set] = Fit(self.body, joint_set, self._deviations, as_detected=True)
         return self._fits[joint_set]
 
     def _inputs(
@@ -214,18 +242,6 @@ class Predictor:
         return np.stack(
             [normalize_image(cut(image, c, s, self._config.crop_hw)) for c, s in zip(center, size, strict=True)]
         )
-
-
-def _error_2d(joints2d: np.ndarray, detections: Detections, size: np.ndarray) -> np.ndarray:
-    """See `People.error_2d`."""
-    error = np.full(len(size), np.nan)
-    if detections.keypoints is not None:
-        known = (detections.keypoints[..., 2] > 0).any(1)
-        keypoints = detections.keypoints[known]
-        joints = joints2d[known][:, index_map(SMPL45, JOINT_SETS[detections.joint_set])]
-        off = np.linalg.norm(joints - keypoints[..., :2], axis=-1)
-        error[known] = np.mean(off, 1, where=keypoints[..., 2] > 0) / size[known]
-    return error
 
 
 def load_predictor(

@@ -2,10 +2,12 @@
 
 import numpy as np
 
+from cliff_ms.body.markers import of_coco, place_markers
+from cliff_ms.camera import project, to_image
 from cliff_ms.data.crop import box_to_crop
 from cliff_ms.data.detections import KEYPOINT_MARGIN, MIN_CONFIDENCE, MIN_JOINTS
-from cliff_ms.keypoints import COCO17, JOINT_SETS, LANDMARKS, flip_permutation, index_map
-from cliff_ms.synthetic.world import SeenPeople, in_frame
+from cliff_ms.keypoints import COCO17, JOINT_SETS, LANDMARKS, SMPL24, flip_permutation, index_map
+from cliff_ms.synthetic.world import NEAREST, SeenPeople, in_frame
 
 OBSERVATIONS = ("mixed", "detector", "bundled", "clean", "half")
 CROP_HW = (256, 192)  # only its ratio matters here
@@ -22,17 +24,12 @@ _HIDDEN_FACE = 0.7  # share of detectors that leave out the far side of a face
 _LOST_HALVES = (0.6, 0.06, 0.17, 0.17)  # how often the legs, all but the legs, the left, the right
 _BOX_OF_BODY = 0.25  # share of boxes that a person detector drew, and not the keypoints
 _BOX_SHIFT, _BOX_SCALE = 0.03, 0.07
-# What the bundled detector does, as it was measured on 427 rendered people: how far its joints lie from the body's own
-# towards the head, and how widely they scatter, in lengths of the torso; legs are mixed up, arms are not; joints at the
-# border of the image are left out, and all that it gives are given with confidence 1.
+# The bundled detector puts joints where the markers of `body.markers` say; it mixes up legs; joints at the border of
+# the image are left out, and all that it gives are given with confidence 1.
 _BUNDLED = 0.3  # share of people that it is trained for
-_TOWARDS_HEAD = {"shoulder": 0.072, "hip": 0.074, "nose": 0.046, "eye": 0.03, "ear": 0.006, "knee": 0.024,
-                 "ankle": 0.036, "elbow": 0.012, "wrist": 0.012}  # fmt: skip
-_SCATTER = {"wrist": 0.028, "ankle": 0.028, "hip": 0.064}
-_OTHER_SCATTER = 0.045
-_TORSO = 0.26  # of the crop's height, of somebody who stands
 _SWAPPED_LEGS = 0.05
 _BORDER = 0.02  # of the crop's height
+_MEDIAN = 1.177  # of the distance of points in a plane, whose coordinates have a deviation of 1
 # The outward direction at each point of the face, in the head's frame.
 _FACE = {"nose": (0, 0, 1), "left_eye": (0.35, 0, 0.94), "right_eye": (-0.35, 0, 0.94), "left_ear": (1, 0, 0),
          "right_ear": (-1, 0, 0)}  # fmt: skip
@@ -67,11 +64,9 @@ class Observer:
         self.beyond_coco = np.array([name not in COCO17 for name in self.names])
         self.face = [self.names.index(name) for name in _FACE]
         self.legs = legs
-        self.towards_head = np.array([_TOWARDS_HEAD.get(_kind(name), 0.0) for name in self.names])
-        self.scatter = np.array([_SCATTER.get(_kind(name), _OTHER_SCATTER) for name in self.names])
-        self.torso = [
-            [self.names.index(f"{side}_{part}") for side in ("left", "right")] for part in ("shoulder", "hip")
-        ]
+        self.marked, self.marker_bones, self.marker_offsets = place_markers(self.names)
+        self.spread, self.strays = (of_coco(name, self.names) / 100 / _MEDIAN for name in ("spread", "strays"))  # m
+        self.astray = of_coco("astray", self.names)
 
     def __call__(self, rng: np.random.Generator, people: SeenPeople) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Report keypoints and boxes.
@@ -129,10 +124,13 @@ class Observer:
     def _observe_bundled(self, rng: np.random.Generator, people: SeenPeople, exact: np.ndarray) -> np.ndarray:
         count, joints = exact.shape[:2]
         _, size = crops_around(exact)
-        shoulders, hips = (exact[:, rows, :2].mean(1) for rows in self.torso)
-        position = exact[..., :2] + self.towards_head[:, None] * (shoulders - hips)[:, None]
-        spread = self.scatter * np.where(rng.random((count, joints)) < _OUTLIERS[0], _OUTLIERS[1], 1)
-        position = position + rng.normal(size=position.shape) * (_TORSO * size[:, None] * spread)[..., None]
+        points = people.points[:, self.from_landmarks].astype(np.float64)
+        points[:, self.marked] += np.einsum("nkij,kj->nki", people.bones[:, self.marker_bones], self.marker_offsets)
+        depth = np.maximum(points[..., 2], NEAREST)
+        position = to_image(project(points, np.zeros((1, 3)), people.focal_length), people.img_hw)
+        spread = np.where(rng.random((count, joints)) < self.astray, self.strays, self.spread)
+        deviation = spread * people.focal_length[:, None] / depth
+        position = position + rng.normal(size=position.shape) * deviation[..., None]
         swapped = self.legs & (rng.random((count, 1)) < _SWAPPED_LEGS)
         position = np.where(swapped[..., None], position[:, self.mirror], position)
         margin = _BORDER * size[:, None, None]
@@ -157,7 +155,8 @@ class Observer:
 
     def _face_turned_away(self, people: SeenPeople) -> np.ndarray:
         """Points of the face (N, 5) bool on the far side of the head."""
-        outward = np.array(list(_FACE.values()), np.float32) @ people.head.transpose(0, 2, 1)  # (N, 5, 3)
+        head = people.bones[:, SMPL24.index("head")]
+        outward = np.array(list(_FACE.values()), np.float32) @ head.transpose(0, 2, 1)  # (N, 5, 3)
         sight = people.points[:, LANDMARKS.index("head")]
         return (outward * sight[:, None]).sum(-1) > 0.15 * np.linalg.norm(sight, axis=-1, keepdims=True)
 

@@ -11,7 +11,7 @@ import numpy as np
 from cliff_ms import camera
 from cliff_ms.body.files import Body
 from cliff_ms.body.skinning import Skinner
-from cliff_ms.keypoints import LANDMARKS, SMPL24, SPIN24, index_map
+from cliff_ms.keypoints import LANDMARKS, SPIN24, index_map
 from cliff_ms.synthetic import quaternions
 from cliff_ms.synthetic.poses import PosePrior
 from cliff_ms.synthetic.real_poses import MixedPoses, Poses, RealPoses
@@ -45,7 +45,7 @@ class SeenPeople:
         translation: (N, 3) m, of the body model's output.
         points: (N, 54, 3) m, in the order of LANDMARKS.
         points2d: (N, 54, 2) px of the full image.
-        head: (N, 3, 3), rotation of the head's joint.
+        bones: (N, 24, 3, 3), rotations of the joints from the body at rest.
         img_hw: (N, 2) px.
         focal_length: (N,) px.
     """
@@ -55,7 +55,7 @@ class SeenPeople:
     translation: np.ndarray
     points: np.ndarray
     points2d: np.ndarray
-    head: np.ndarray
+    bones: np.ndarray
     img_hw: np.ndarray
     focal_length: np.ndarray
 
@@ -72,7 +72,7 @@ class Bodies:
         rotmats: (N, 24, 3, 3), relative to the parent, the root's to the level frame.
         betas: (N, 10).
         pelvis: (N, 3) m, where the body model puts it.
-        head: (N, 3, 3), rotation of the head's joint.
+        bones: (N, 24, 3, 3), rotations of the joints from the body at rest.
         vertices: (N, U, 3) m, those that the skinner poses.
         points: (N, 54, 3) m, in the order of LANDMARKS.
         air: (N,) bool, off the ground.
@@ -81,7 +81,7 @@ class Bodies:
     rotmats: np.ndarray
     betas: np.ndarray
     pelvis: np.ndarray
-    head: np.ndarray
+    bones: np.ndarray
     vertices: np.ndarray
     points: np.ndarray
     air: np.ndarray
@@ -102,7 +102,8 @@ class Bodies:
         rotmats[:, 0] = from_level @ self.rotmats[:, 0]
         points = self.points @ from_level.transpose(0, 2, 1) + place[:, None]
         points2d = _project(points, focal, img_hw)
-        arrays = (rotmats, self.betas, place - self.pelvis, points, points2d, from_level @ self.head, img_hw, focal)
+        bones = from_level[:, None] @ self.bones
+        arrays = (rotmats, self.betas, place - self.pelvis, points, points2d, bones, img_hw, focal)
         return SeenPeople(*(np.asarray(array, np.float32) for array in arrays))
 
 
@@ -188,11 +189,11 @@ class World:
         pelvis = self.skinner.rest_joints(betas)[:, 0]
         to_level = _turn(rng.uniform(-np.pi, np.pi, count)) @ tilt
         rotmats[:, 0] = to_level
-        head = to_level @ rotations[:, SMPL24.index("head")]
+        bones = to_level[:, None] @ rotations
         vertices, points = (
             (p - pelvis[:, None]) @ to_level.transpose(0, 2, 1).astype(p.dtype) for p in (vertices, points)
         )
-        return Bodies(rotmats, betas, pelvis, head, vertices, points, air)
+        return Bodies(rotmats, betas, pelvis, bones, vertices, points, air)
 
     def sample(self, rng: np.random.Generator, count: int) -> SeenPeople:
         """Draw people, anywhere in the frame: at its border as often as in its middle.

@@ -6,8 +6,9 @@ from scipy.spatial.transform import Rotation
 
 from cliff_ms.body.files import load_body
 from cliff_ms.body.kinematics import Kinematics, cross_matrix
-from cliff_ms.body.skinning import Skinner
-from cliff_ms.keypoints import COCO17, LANDMARKS, OPENPOSE25, SMPL45, index_map
+from cliff_ms.body.markers import MARKERS
+from cliff_ms.body.skinning import Skinner, global_rotations
+from cliff_ms.keypoints import COCO17, LANDMARKS, OPENPOSE25, SMPL24, SMPL45, index_map
 from tests.toys.body import toy_body
 from tests.toys.reference import reference_smpl
 
@@ -52,6 +53,29 @@ def test_agrees_with_the_skinning_that_makes_training_samples():
     points, _ = Kinematics(body, OPENPOSE25)(rotmats, betas)
     _, landmarks, _ = Skinner(body)(betas.astype(np.float32), rotmats.astype(np.float32))
     np.testing.assert_allclose(points, landmarks[:, index_map(LANDMARKS, OPENPOSE25)], atol=2e-6)
+
+
+def test_markers_stand_off_the_joints_along_their_bones():
+    body, limbs = load_body(), COCO17[5:]
+    rotmats, betas = people(3)
+    markers, jacobian = Kinematics(body, COCO17, as_detected=True)(rotmats, betas)
+    bones = global_rotations(rotmats, body.parents)
+    for k, name in enumerate(limbs):
+        side, _, part = name.rpartition("_")
+        marker = MARKERS[part]
+        joint = SMPL24.index(name)
+        bone = SMPL24.index(marker.bone if marker.bone in SMPL24 else f"{side}_{marker.bone}")
+        assert bone in (joint, body.parents[joint])
+        offset = np.array(marker.offset) / 100 * ((-1, 1, 1) if side == "right" else (1, 1, 1))
+        for person in range(3):
+            _, joints = reference_smpl(body, betas[person], rotmats[person])
+            expected = joints[joint] + bones[person, bone] @ offset
+            np.testing.assert_allclose(markers[person, 5 + k], expected, atol=1e-12)
+    turn = np.zeros((3, 24, 3))
+    turn[:, 3, 1] = 1e-6
+    turned = rotmats @ Rotation.from_rotvec(turn.reshape(-1, 3)).as_matrix().reshape(3, 24, 3, 3)
+    change = Kinematics(body, COCO17, as_detected=True)(turned, betas)[0] - markers
+    np.testing.assert_allclose(1e6 * change, jacobian[..., 3 * 3 + 1], atol=1e-5)
 
 
 def test_batch_is_its_people_one_by_one(body):

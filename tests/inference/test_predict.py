@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 
 from cliff_ms.body.errors import expected_deviations
+from cliff_ms.body.kinematics import Kinematics
 from cliff_ms.config import ModelConfig
 from cliff_ms.data.crop import box_to_crop
 from cliff_ms.data.detections import Detections
 from cliff_ms.inference.predict import Predictor
 from cliff_ms.io.errors import InputError
-from cliff_ms.keypoints import COCO17, SMPL45, index_map
+from cliff_ms.keypoints import COCO17
 from cliff_ms.models.cliff import build_model
 from cliff_ms.weights.networks import mindspore_network
 from tests.toys.body import toy_body
@@ -76,10 +77,12 @@ def test_how_far_to_trust_each_person(setting):
     assert np.isnan(predicted.fit_sigma).all()
     assert np.isnan(fitted.fit_sigma).tolist() == [False, True, False]
     assert np.all(fitted.fit_sigma[[0, 2]] > 0.002) and np.all(fitted.fit_sigma[[0, 2]] < 0.05)
-    size = box_to_crop(BOXES[:3], (256, 192))[1]
+    size, markers = box_to_crop(BOXES[:3], (256, 192))[1], Kinematics(setting[2], COCO17, as_detected=True)
     for people in (predicted, fitted):
-        off = people.joints2d[:, index_map(SMPL45, COCO17)] - found.keypoints[..., :2]
-        expected = [np.linalg.norm(off[k, :n], axis=-1).mean() / size[k] for k, n in ((0, 17), (2, 5))]
+        points = markers(people.rotmats.astype(float), people.betas.astype(float))[0] + people.translation[:, None]
+        pixels = points[..., :2] / points[..., 2:] * people.focal_length + np.array(IMAGE.shape[1::-1]) / 2
+        off = np.linalg.norm(pixels - found.keypoints[..., :2], axis=-1)
+        expected = [off[k, :n].mean() / size[k] for k, n in ((0, 17), (2, 5))]
         np.testing.assert_allclose(people.error_2d[[0, 2]], expected, rtol=1e-5)
         assert np.isnan(people.error_2d[1])
     assert np.all(fitted.error_2d[[0, 2]] < predicted.error_2d[[0, 2]])
