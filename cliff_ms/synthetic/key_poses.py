@@ -15,7 +15,7 @@ from cliff_ms.keypoints import SMPL24
 # (twist), is raised to the front (flexion) and to the side (abduction), then turned outward about the vertical (turn).
 _LEG = (0, 3, 5, 0, 4, 0)
 # An arm is (direction of the upper arm, direction of the forearm); the elbow is a hinge, so they fix its axis.
-_ARM = ((0.27, -1, 0.03), (0.17, -1, 0.22))
+_ARM = ((0.17, -1, 0.02), (0.12, -1, 0.24))
 _ARM_BACK = ((0.30, -0.85, -0.60), (0.20, -0.90, 0.15))
 _ARM_FRONT = ((0.25, -0.90, 0.45), (0.02, -0.55, 0.85))
 _ARM_OUT = ((1, -0.15, 0.10), (0.95, 0.0, 0.30))
@@ -152,6 +152,29 @@ _TABLE: dict[str, dict[str, Any]] = {
     "lie on the front": dict(weight=0.4, tilt=(74, 0), trunk=(-20, 0, 0), head=(-24, 0, 0),
                              legs=((-16, 6, 6, 0, 6, 40),),
                              arms=(((0.30, -0.50, 0.80), (-0.15, 0.70, 0.65)),)),
+    "kick, high": dict(weight=0.8, tilt=(-14, 0), trunk=(14, 0, 0),
+                       legs=((8, 3, 10, 0, 10, -5), (118, 6, 0, 0, 10, 25)),
+                       arms=(_ARM_OUT, ((0.5, -0.6, 0.5), (0.3, -0.4, 0.85)))),
+    "kick, to the side": dict(weight=0.6, tilt=(0, 28), trunk=(0, -18, 0),
+                              legs=((0, 8, 20, 0, 12, 0), (30, 64, 0, 0, 12, 20)),
+                              arms=(((0.5, -0.5, 0.5), (-0.1, 0.4, 0.9)), _ARM_OUT)),
+    "splits": dict(weight=0.3, tilt=(16, 0), legs=((96, 4, 0, 0, 6, 25), (-33, 6, 6, 0, 8, 35)), arms=(_ARM_OUT,)),
+    "handstand": dict(weight=0.5, tilt=(176, 0), trunk=(-8, 0, 0), head=(-30, 0, 0), legs=((2, 3, 5, 0, 8, 35),),
+                      arms=(_ARM_UP,)),
+    "handstand, legs apart": dict(weight=0.5, tilt=(165, 0), trunk=(-10, 0, 0), head=(-25, 0, 0), arms=(_ARM_UP,),
+                                  legs=((75, 4, 5, 0, 14, 25), (-24, 6, 5, 0, 24, 30))),
+    "cartwheel": dict(weight=0.5, tilt=(10, 140), trunk=(0, 6, 0),
+                      legs=((12, 44, 10, 0, 8, 30), (4, 36, 10, 0, 14, 30)),
+                      arms=(((0.50, 0.90, 0.15), (0.40, 0.95, 0.15)),)),
+    "bridge": dict(weight=0.3, tilt=(-80, 0), trunk=(-42, 0, 0), head=(-30, 0, 0), legs=((-16, 8, 5, 0, 88, 10),),
+                   arms=(((0.35, 0.90, -0.25), (0.25, 0.90, -0.30)),)),
+    "roll": dict(weight=0.5, tilt=(150, 0), trunk=(60, 0, 0), head=(40, 0, 0), legs=((112, 6, 6, 0, 105, 15),),
+                 arms=(((0.35, -0.20, 0.90), (0.10, -0.20, 0.95)),)),
+    "roll, on the back": dict(weight=0.5, tilt=(-105, 0), trunk=(50, 0, 0), head=(36, 0, 0),
+                              legs=((118, 8, 6, 0, 95, 15),),
+                              arms=(((0.35, -0.55, 0.75), (0.10, -0.60, 0.80)),)),
+    "back flip": dict(weight=0.4, air=True, tilt=(-160, 0), trunk=(20, 0, 0), legs=((95, 8, 6, 0, 105, 25),),
+                      arms=(((0.35, -0.60, 0.70), (0.05, -0.70, 0.70)),)),
 }  # fmt: skip
 
 

@@ -15,15 +15,15 @@ from cliff_ms.synthetic.key_poses import key_poses
 _LIMITS = {
     "hip": ((-140, 35), (-45, 80), (-22, 68)),
     "knee": ((0, 150), (-15, 15), (-6, 6)),
-    "ankle": ((-35, 50), (-18, 18), (-18, 18)),
+    "ankle": ((-35, 50), (-24, 24), (-18, 18)),
     "foot": ((-45, 10), (-4, 4), (-4, 4)),
-    "spine1": ((-12, 24), (-14, 14), (-12, 12)),
-    "spine2": ((-12, 22), (-14, 14), (-12, 12)),
-    "spine3": ((-10, 20), (-16, 16), (-12, 12)),
+    "spine1": ((-18, 36), (-14, 14), (-12, 12)),
+    "spine2": ((-16, 26), (-14, 14), (-12, 12)),
+    "spine3": ((-16, 28), (-16, 16), (-12, 12)),
     "neck": ((-34, 30), (-38, 38), (-22, 22)),
     "head": ((-34, 30), (-38, 38), (-20, 20)),
     "collar": ((-10, 10), (-26, 16), (-12, 34)),
-    "shoulder": ((-105, 105), (-128, 68), (-82, 92)),
+    "shoulder": ((-105, 105), (-128, 68), (-105, 92)),
     "elbow": ((-45, 55), (-150, 0), (-6, 6)),
     "wrist": ((-30, 30), (-25, 25), (-65, 60)),
     "hand": ((-6, 6), (-10, 10), (-45, 10)),
@@ -31,13 +31,14 @@ _LIMITS = {
 _ARM_JOINTS = ("collar", "shoulder", "elbow", "wrist", "hand")
 # Standard deviation in degrees about x, y, z, of what is added to the mix of key poses.
 _SPREAD = {
-    "hip": (8, 6, 5), "knee": (9, 2, 1), "ankle": (6, 4, 3), "foot": (4, 1, 1), "spine1": (4, 4, 3),
-    "spine2": (4, 4, 3), "spine3": (4, 4, 3), "neck": (7, 10, 5), "head": (7, 10, 5), "collar": (2, 4, 4),
+    "hip": (8, 9, 8), "knee": (9, 2, 1), "ankle": (8, 8, 4), "foot": (4, 1, 1), "spine1": (8, 5, 4),
+    "spine2": (6, 4, 4), "spine3": (6, 4, 4), "neck": (11, 11, 6), "head": (12, 12, 7), "collar": (2, 6, 7),
     "shoulder": (10, 12, 11), "elbow": (12, 14, 1), "wrist": (9, 7, 14), "hand": (2, 3, 10),
 }  # fmt: skip
 # Joints that move together share half the variance.
 _TOGETHER = (("spine1", "spine2", "spine3"), ("neck", "head"), ("left_hip", "right_hip"), ("left_knee", "right_knee"))
-_TILT_SPREAD = np.radians((4, 0, 3))  # of the pelvis, about x, y, z; the turn about y belongs to the world
+_BEND = {"knee": 10, "elbow": 16}  # degrees that these are bent more than in key poses, on average
+_TILT_SPREAD = np.radians((6, 0, 4))  # of the pelvis, about x, y, z; the turn about y belongs to the world
 _WILD = (0.08, 3.0)  # how often the pelvis tilts much more, and the factor
 _UPRIGHT = 0.6  # cosine of the pelvis's tilt below which arms keep the key pose, as they may carry the body
 _LEGS = [[SMPL24.index(f"{side}_{joint}") for joint in ("hip", "knee", "ankle")] for side in ("left", "right")]
@@ -87,6 +88,7 @@ class PosePrior:
         """
         pose, main = self._mix(rng, count)
         pose = mirrored(pose, rng.random(count) < 0.5)
+        pose = quaternions.multiply(pose, quaternions.from_rotvec(_bend(rng, count)))
         pose = quaternions.multiply(pose, quaternions.from_rotvec(self.noise(rng, count)))
         _level_feet(pose)
         return quaternions.to_matrix(self.clamp(pose)), self.air[main]
@@ -133,6 +135,17 @@ class PosePrior:
         tilt = rng.normal(size=(count, 1, 3)) * _TILT_SPREAD
         tilt *= np.where(rng.random((count, 1, 1)) < _WILD[0], _WILD[1], 1)
         return np.concatenate([tilt, noise], axis=1)
+
+
+def _bend(rng: np.random.Generator, count: int) -> np.ndarray:
+    """What bends knees and elbows, axis-angle (N, 24, 3) rad: real people seldom stretch them all the way."""
+    turn = np.zeros((count, 24, 3))
+    knees, elbows = (np.radians(_BEND[name]) * rng.exponential(size=(count, 2)) for name in ("knee", "elbow"))
+    for k, (side, hinge) in enumerate((("left", -1), ("right", 1))):
+        turn[:, SMPL24.index(f"{side}_knee"), 0] = knees[:, k]
+        turn[:, SMPL24.index(f"{side}_hip"), 0] = -knees[:, k] / 2  # so that the foot stays below
+        turn[:, SMPL24.index(f"{side}_elbow"), 1] = hinge * elbows[:, k]
+    return turn
 
 
 def mirrored(pose: np.ndarray, which: np.ndarray) -> np.ndarray:

@@ -22,7 +22,7 @@ NEXT = {"hip": "knee", "knee": "ankle", "collar": "shoulder", "shoulder": "elbow
 _ARM = ("shoulder", "elbow", "wrist")
 _CHAINS = (("pelvis", "spine1", "spine2", "spine3"), ("spine3", "neck", "head"))
 _STEEP = 0.3  # horizontal part of the left axis below which the heading is read from the front
-_HELD = {"neck": 0, "head": 0, "left_ankle": 15, "right_ankle": 15}  # degrees beyond the prior's limits
+_HELD = {"neck": 0, "head": 0, "left_ankle": 10, "right_ankle": 10}  # degrees beyond the prior's limits
 
 
 @dataclass(frozen=True)
