@@ -19,6 +19,12 @@ from poses.motion import Motion
 
 # Joints whose bone is laid on the source's: the next joint along the limb. Not the ankle's: soles are flat at rest.
 NEXT = {"hip": "knee", "knee": "ankle", "collar": "shoulder", "shoulder": "elbow", "elbow": "wrist"}
+_HINGES = [
+    (f"{side}_{upper}", f"{side}_{lower}", f"{side}_{end}")
+    for side in ("left", "right")
+    for upper, lower, end in (("hip", "knee", "ankle"), ("shoulder", "elbow", "wrist"))
+]
+_BENT = (0.15, 0.4)  # sine of the bend from which hinges are looked for, and from which they are trusted
 _ARM = ("shoulder", "elbow", "wrist")
 _CHAINS = (("pelvis", "spine1", "spine2", "spine3"), ("spine3", "neck", "head"))
 _STEEP = 0.3  # horizontal part of the left axis below which the heading is read from the front
@@ -33,11 +39,14 @@ class Rig:
         bones: SMPL's joint -> the source's bone, for as many as the source has; 'left_' or 'right_' and all.
         rest: Bone -> its rotation (3, 3) at rest where the file's own rest is no pose of a person.
         roll: Radians by which elbow hinges are rolled forward of straight down while the source rests.
+        rolls: Whether thighs and upper arms turn about themselves as their knees and elbows need; else they are turned
+            so that these bend as hinges.
     """
 
     bones: dict[str, str]
     rest: dict[str, np.ndarray] = field(default_factory=dict)
     roll: float = 0.0
+    rolls: bool = True
 
 
 def retarget(motion: Motion, rig: Rig, joints: np.ndarray, parents: tuple[int, ...]) -> np.ndarray:
@@ -74,6 +83,8 @@ def retarget(motion: Motion, rig: Rig, joints: np.ndarray, parents: tuple[int, .
     for index, (joint, parent) in enumerate(zip(SMPL24, parents, strict=True)):
         whole[:, index] = turns.get(joint, whole[:, parent])
         local[:, index] = whole[:, parent].transpose(0, 2, 1) @ whole[:, index] if parent >= 0 else whole[:, index]
+    if not rig.rolls:
+        _roll_to_hinges(local, joints)
     _share_roll(local)
     _hold(local)
     return face_ahead(local)
@@ -140,6 +151,25 @@ def _share(turns: dict[str, np.ndarray], chain: tuple[str, ...]) -> None:
         for place in range(first + 1, last):
             part = Rotation.from_rotvec(way * (place - first) / (last - first))
             turns[chain[place]] = base @ part.as_matrix()
+
+
+def _roll_to_hinges(local: np.ndarray, joints: np.ndarray) -> None:
+    """Turn thighs and upper arms about themselves until shins fold straight back and forearms ahead; in place.
+
+    The less a limb is bent, the less that is known, and the less is turned.
+    """
+    for upper, lower, end in _HINGES:
+        first, second, third = (SMPL24.index(joint) for joint in (upper, lower, end))
+        bone, beyond = joints[second] - joints[first], joints[third] - joints[second]
+        bone = bone / np.linalg.norm(bone)
+        folded = local[:, second] @ (beyond / np.linalg.norm(beyond))
+        aim = np.array([0, 0, 1.0 if "shoulder" in upper else -1.0])
+        angle = -np.arctan2(folded @ np.cross(bone, aim), folded @ aim)
+        bend = np.linalg.norm(np.cross(bone, folded), axis=1)
+        angle = angle * ((bend - _BENT[0]) / (_BENT[1] - _BENT[0])).clip(0, 1)
+        turn = Rotation.from_rotvec(angle[:, None] * bone).as_matrix()
+        local[:, first] = local[:, first] @ turn.transpose(0, 2, 1)
+        local[:, second] = turn @ local[:, second]
 
 
 def _share_roll(local: np.ndarray) -> None:

@@ -67,7 +67,8 @@ RIGIFY = Rig(
             "collar": "DEF-shoulder.{S}", "shoulder": "DEF-upper_arm.{S}", "elbow": "DEF-forearm.{S}",
             "wrist": "DEF-hand.{S}",
         },
-    )
+    ),
+    rolls=False,
 )  # fmt: skip
 
 # MakeHuman's default skeleton, which is at rest with arms half lowered. Of its halved bones the outer one, which
@@ -80,7 +81,8 @@ MAKEHUMAN = Rig(
             "hip": "upperleg02.{S}", "knee": "lowerleg02.{S}", "ankle": "foot.{S}", "collar": "shoulder01.{S}",
             "shoulder": "upperarm02.{S}", "elbow": "lowerarm02.{S}", "wrist": "wrist.{S}",
         },
-    )
+    ),
+    rolls=False,
 )  # fmt: skip
 MAKEHUMAN_AXES = np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])  # z up and facing -y, to y up and facing +z
 
