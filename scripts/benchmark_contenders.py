@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 from benchmark_data import make_pictures, our_pipeline, torch_pipeline
+from benchmark_fit import adam_fit, our_fit, prepare_fit
 from scipy.spatial.transform import Rotation
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -98,13 +99,13 @@ def torch_cliff(folder: Path, encoder: str, batch: int) -> Call:
 
 
 def photo_to_bodies(folder: Path, people: int) -> Call:
-    """From a JPEG file to bodies as the demo does it, without drawing: rotations and betas."""
+    """From a JPEG file to bodies as the demo does it, without drawing and without the fit: rotations and betas."""
     from cliff_ms import load_predictor
     from cliff_ms.inference.pose_detector import PoseDetector
     from cliff_ms.io.images import read_image
 
     path = _photo(folder, people)
-    detector, predictor = PoseDetector(), load_predictor(batch_size=people)
+    detector, predictor = PoseDetector(), load_predictor(batch_size=people, fits=False)
 
     def call() -> list[np.ndarray]:
         image = read_image(path)
@@ -438,6 +439,9 @@ CONTENDERS = {
         render_body,
         photo_to_bodies,
         networks_of_a_photo,
+        prepare_fit,
+        our_fit,
+        adam_fit,
     )
 }
 
