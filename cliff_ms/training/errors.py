@@ -57,15 +57,16 @@ def measure_deviations(
             rotmats, betas, _, translation = network(*(array[rows] for array in arrays))
             parts.append([array[:kept] for array in (rotmats, betas, translation)])
         predicted = [np.concatenate(part).astype(np.float64) for part in zip(*parts, strict=True)]
-        good = predicted[2][:, 2] > _NEAREST
+        finite = [np.isfinite(array.reshape(len(array), -1)).all(1) for array in predicted]
+        good = (predicted[2][:, 2] > _NEAREST) & np.all(finite, 0)
         if good.mean() < 0.9:
-            log.warning("errors of these weights not measured: they put people behind the camera")
+            log.warning("errors of these weights not measured: they put people behind the camera, or nowhere")
             return ()
-        pair = (
-            SMPLParameters(*(array[good].astype(np.float64) for array in bodies))
-            for bodies in (predicted, (actual.rotmats, actual.betas, actual.translation))
+        bodies, true = (
+            SMPLParameters(*(array[good].astype(np.float64) for array in parameters))
+            for parameters in (predicted, (actual.rotmats, actual.betas, actual.translation))
         )
-        errors.append(prediction_errors(*pair, size[good], actual.focal_length[good]))
+        errors.append(prediction_errors(bodies, true, size[good], actual.focal_length[good]))
     return tuple(float(f"{value:.{_DIGITS}g}") for value in error_deviations(np.concatenate(errors)))
 
 
