@@ -50,13 +50,14 @@ class SceneMaker:
         body: The body.
         backgrounds: Photos to put people in; empty for drawn backgrounds.
         real: Share of people in recorded poses, see `world.World`.
+        test: Which recorded poses, see there.
 
     Raises:
         InputError: If the body has no regressor for SPIN's keypoints.
     """
 
-    def __init__(self, body: Body, backgrounds: list[Path], real: float = world.REAL) -> None:
-        self.world = world.World(body, whole=True, real=real)
+    def __init__(self, body: Body, backgrounds: list[Path], real: float = world.REAL, test: bool = False) -> None:
+        self.world = world.World(body, whole=True, real=real, test=test)
         self.painter = Painter(body)
         self.faces = body.faces
         self.backgrounds = backgrounds
