@@ -11,7 +11,9 @@ BUNDLED_MODEL = MODEL_ZOO / "cliff_keypoints.safetensors"
 PEOPLE_NETWORKS = MODEL_ZOO / "people"  # that find people and their joints in a photo
 POSES = MODEL_ZOO / "poses"  # that people were recorded in: cmu.npz, free.npz
 EXAMPLES = MODEL_ZOO / "examples"  # pictures, and boxes and 2D keypoints of the people in one of them
-HELD_OUT = MODEL_ZOO / "heldout"  # synthetic people that no bundled model was trained on: annotations.npz, pictures
+# Synthetic people that no bundled model was trained on, in drawn and in recorded poses: annotations.npz, pictures.
+HELD_OUT = MODEL_ZOO / "heldout"
+HELD_OUT_RECORDED = MODEL_ZOO / "heldout_recorded"
 
 
 def bundled_model() -> Path:

@@ -9,16 +9,16 @@ Prints the table of model_zoo/README.md and the sha256 for model_zoo/manifest.ya
 
 import argparse
 import dataclasses
+import itertools
 from pathlib import Path
 
 from cliff_ms import cli, runtime
 from cliff_ms.body.files import load_body
 from cliff_ms.config import load_config
-from cliff_ms.evaluation.protocols import find_protocol
+from cliff_ms.evaluation.protocols import KEYPOINTS, find_protocol
 from cliff_ms.weights.checkpoint import load_weights, save_weights
-from cliff_ms.zoo import BUNDLED_MODEL, HELD_OUT
+from cliff_ms.zoo import BUNDLED_MODEL, HELD_OUT, HELD_OUT_RECORDED
 
-_KEYPOINTS = {"clean": "heldout", "openpose25": "heldout_openpose25", "noisy": "heldout_noisy", "half": "heldout_half"}
 _METRICS = ("mpjpe_mm", "pa_mpjpe_mm", "pve_mm", "global_rotation_deg")
 
 
@@ -51,13 +51,13 @@ def main() -> int:
     save_weights(BUNDLED_MODEL, final.arrays, meaning)
     bundled = load_weights(BUNDLED_MODEL)
     rows, metrics = [], {}
-    for keypoints, name in _KEYPOINTS.items():
-        job = EvalJob(find_protocol("synthetic", None), bundled, HELD_OUT / "annotations.npz", keypoints=keypoints)
-        result = evaluate(job).values
-        metrics[name] = {key: round(result[key], 2) for key in _METRICS}
-        fitted = evaluate(dataclasses.replace(job, fit=Fit)).values
-        rows.append({"keypoints": keypoints, **metrics[name], **{f"fitted {key}": fitted[key] for key in _METRICS[:2]}})
-    rows.append({"keypoints": "constant mean pose", **{key: result["mean_pose"][key] for key in _METRICS}})
+    for folder, keypoints in itertools.product((HELD_OUT, HELD_OUT_RECORDED), KEYPOINTS):
+        job = EvalJob(find_protocol("synthetic", None), bundled, folder / "annotations.npz", keypoints=keypoints)
+        predicted, fitted = (evaluate(dataclasses.replace(job, fit=fit)).values for fit in (None, Fit))
+        scores = {key: predicted[key] for key in _METRICS} | {f"fitted_{key}": fitted[key] for key in _METRICS[:2]}
+        name = folder.name if keypoints == "clean" else f"{folder.name}_{keypoints}"
+        metrics[name] = {key: round(value, 2) for key, value in scores.items()}
+        rows.append({"people": folder.name, "keypoints": keypoints, "count": predicted["count"], **metrics[name]})
     save_weights(BUNDLED_MODEL, final.arrays, dataclasses.replace(bundled.meaning, metrics=metrics))
     print(cli.table(rows))
     print("sha256:", bundled.sha256)

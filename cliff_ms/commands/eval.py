@@ -44,7 +44,7 @@ def check(args: argparse.Namespace) -> Path:
     """Fill in what was left out, and refuse what does not go together.
 
     Args:
-        args: The command line; `annotations` and `image_dir` of the bundled people are set.
+        args: The command line; `annotations` and `image_dir` of the bundled people are set, and `bundled` if so.
 
     Returns:
         The JSON to write, in a folder that can be written.
@@ -52,7 +52,8 @@ def check(args: argparse.Namespace) -> Path:
     Raises:
         InputError: What does not go together.
     """
-    if args.dataset == "synthetic" and args.annotations is None:
+    args.bundled = args.dataset == "synthetic" and args.annotations is None
+    if args.bundled:
         args.annotations, args.image_dir = HELD_OUT / "annotations.npz", HELD_OUT
     if args.annotations is None:
         raise InputError(f"--dataset {args.dataset} needs --annotations F.npz and, for pixels, --image_dir D.")
@@ -79,6 +80,7 @@ def main() -> int:
     if weights.meaning.model.reads_keypoints:
         runtime.expect_no_convolutions()
     device = runtime.setup_device(args.device_target)
+    from cliff_ms.evaluation.bundled import with_all_bundled
     from cliff_ms.evaluation.evaluate import EvalJob, evaluate, write_report
     from cliff_ms.inference.fit import Fit
     from cliff_ms.weights.engine import resolve_engine
@@ -88,23 +90,24 @@ def main() -> int:
     print(f"engine: {engine}; device of MindSpore: {device}")
     if args.fit:
         print(f"fitted to the keypoints '{args.keypoints}' of the file before it is scored")
-    result = evaluate(
-        EvalJob(
-            protocol=protocol,
-            weights=weights,
-            annotations=args.annotations,
-            image_dir=args.image_dir,
-            body=args.body,
-            body_dir=args.body_dir,
-            keypoints=args.keypoints,
-            engine=engine,
-            batch_size=args.batch_size,
-            visualize=args.visualize,
-            agora_root=args.agora_root,
-            agora_zip=args.agora_zip,
-            fit=Fit if args.fit else None,
-        )
+    job = EvalJob(
+        protocol=protocol,
+        weights=weights,
+        annotations=args.annotations,
+        image_dir=args.image_dir,
+        body=args.body,
+        body_dir=args.body_dir,
+        keypoints=args.keypoints,
+        engine=engine,
+        batch_size=args.batch_size,
+        visualize=args.visualize,
+        agora_root=args.agora_root,
+        agora_zip=args.agora_zip,
+        fit=Fit if args.fit else None,
     )
+    result = evaluate(job)
+    if args.bundled:
+        result = with_all_bundled(job, result, Fit)
     for title, rows in result.tables.items():
         print(f"\n{title}\n{cli.table(rows)}")
     network_s, outside_s = result.values["seconds"].values()

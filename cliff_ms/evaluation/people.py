@@ -12,7 +12,7 @@ from cliff_ms.io.errors import InputError
 from cliff_ms.weights.networks import Network
 
 DISTANCE_BINS = 4
-_LABELS = {
+LABELS = {
     "mpjpe_mm": "MPJPE (mm)",
     "pa_mpjpe_mm": "PA-MPJPE (mm)",
     "pve_mm": "PVE (mm)",
@@ -21,7 +21,7 @@ _LABELS = {
     "pck_percent": "PCK at 150 mm (%)",
     "auc_percent": "AUC to 150 mm (%)",
 }
-_ALWAYS = ("mpjpe_mm", "pa_mpjpe_mm", "pve_mm", "global_rotation_deg")  # null where they are not defined
+ALWAYS = ("mpjpe_mm", "pa_mpjpe_mm", "pve_mm", "global_rotation_deg")  # null where they are not defined
 _OF_A_BIN = ("mpjpe_mm", "global_rotation_deg")
 
 
@@ -93,8 +93,8 @@ def _means(errors: Errors, chosen: np.ndarray | slice = slice(None)) -> dict:
     values = {name: float(array[chosen].mean()) for name, array in errors.items()}
     return {
         "count": len(errors["mpjpe_mm"][chosen]),
-        **{name: values.get(name) for name in _ALWAYS},
-        **{name: value for name, value in values.items() if name not in _ALWAYS},
+        **{name: values.get(name) for name in ALWAYS},
+        **{name: value for name, value in values.items() if name not in ALWAYS},
     }
 
 
@@ -116,5 +116,5 @@ def _by_distance(scores: Scores) -> list[dict]:
 
 
 def _row(head: str, name: str, means: dict) -> dict[str, str]:
-    numbers = {label: f"{means[key]:.2f}" for key, label in _LABELS.items() if means.get(key) is not None}
+    numbers = {label: f"{means[key]:.2f}" for key, label in LABELS.items() if means.get(key) is not None}
     return {head: name, "people": str(means["count"]), **numbers}

@@ -23,6 +23,7 @@ ZOO = {
     "README.md", "manifest.yaml", "cliff_keypoints.safetensors", "cliff_keypoints.safetensors.json",
     "body/LICENSE.md", "body/neutral.npz", "examples/people.jpg", "examples/000000000785_overlay.jpg",
     "examples/people_boxes.json", "examples/people_keypoints.json", "heldout/annotations.npz",
+    "heldout_recorded/annotations.npz",
     "examples/000000000785.jpg", "examples/astronaut.jpg", "examples/README.md",
     "people/LICENSE.md", "people/README.md", "people/nanodet.onnx", "people/movenet-thunder.onnx",
     "poses/LICENSE.md", "poses/cmu.npz", "poses/free.npz",
