@@ -1,8 +1,8 @@
-"""Put a trained keypoint model into model_zoo/, its measured errors and its scores on the held-out people beside it.
+"""Put a trained keypoint model into model_zoo/, with its scores on the held-out people in its side-car.
 
     python train.py --config configs/cliff_keypoints.yaml
-    python scripts/bundle_model.py outputs/cliff_keypoints      or, of a second training that began with its weights
-    python scripts/bundle_model.py outputs/cliff_keypoints_2
+    python scripts/bundle_model.py outputs/cliff_keypoints   or, of trainings each from the last one's weights
+    python scripts/bundle_model.py outputs/first outputs/second
 
 Prints the table of model_zoo/README.md and the sha256 for model_zoo/manifest.yaml.
 """
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from cliff_ms import cli, runtime
 from cliff_ms.body.files import load_body
-from cliff_ms.config import load_config
+from cliff_ms.config import Config, load_config
 from cliff_ms.evaluation.protocols import KEYPOINTS, find_protocol
 from cliff_ms.weights.checkpoint import load_weights, save_weights
 from cliff_ms.zoo import BUNDLED_MODEL, HELD_OUT, HELD_OUT_RECORDED
@@ -25,8 +25,19 @@ _METRICS = ("mpjpe_mm", "pa_mpjpe_mm", "pve_mm", "global_rotation_deg")
 def parse_args() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("run_dir", type=Path, help="OUTPUT_DIR of train.py")
+    parser.add_argument("run_dirs", type=Path, nargs="+", metavar="RUN_DIR", help="OUTPUT_DIR of train.py")
     return parser.parse_args()
+
+
+def _words(config: Config) -> str:
+    """What a training was."""
+    samples = config.train.steps * config.data.batch_size * config.train.accumulate / 1e6
+    share = config.data.from_files / config.data.batch_size
+    rendered = f", {share:.0%} of them with keypoints that the bundled detector found in pictures" if share else ""
+    return (
+        f"by train.py --config configs/cliff_keypoints.yaml on {samples:.1f} million synthetic samples{rendered}, seed "
+        f"{config.train.seed}."
+    )
 
 
 def main() -> int:
@@ -37,14 +48,11 @@ def main() -> int:
     from cliff_ms.inference.fit import Fit
     from cliff_ms.training.errors import measure_weights
 
-    config = load_config(args.run_dir / "config.yaml")
-    final = load_weights(args.run_dir / "checkpoints" / "final.ckpt")
-    samples = config.train.steps * config.data.batch_size * config.train.accumulate
-    first = config.train.pretrained
-    origin = (
-        f"{load_weights(first).meaning.origin + ' Then' if first else 'Trained'} by train.py --config "
-        f"configs/cliff_keypoints.yaml on {samples / 1e6:.1f} million synthetic samples, seed {config.train.seed}."
-    )
+    final = load_weights(args.run_dirs[-1] / "checkpoints" / "final.ckpt")
+    configs = [load_config(run_dir / "config.yaml") for run_dir in args.run_dirs]
+    first = configs[0].train.pretrained
+    before = f"{load_weights(first).meaning.origin} Then" if first else "Trained"
+    origin = f"{before} {' Then '.join(map(_words, configs))}"
     # Measured anew: the stream may have changed since the training.
     measured = measure_weights(final.arrays, final.meaning.model, load_body())
     meaning = dataclasses.replace(final.meaning, origin=origin, metrics={}, error_deviations=measured)
