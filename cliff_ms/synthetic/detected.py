@@ -26,10 +26,11 @@ def as_detected(people: Annotations, found: Detections) -> tuple[np.ndarray, Ann
         Rows (N,) of the people it found, and these rows with its joints as `input_keypoints` and the crop around them.
     """
     truth = convert_keypoints(people.keypoints2d, "spin24", "coco17")
-    distance = _distances(truth, found.keypoints) / people.size[:, None]
+    joints = np.asarray(found.keypoints)
+    distance = _distances(truth, joints) / people.size[:, None]
     rows, columns = linear_sum_assignment(np.minimum(distance, 1))
     near = distance[rows, columns] < FARTHEST
-    rows, keypoints = rows[near], found.keypoints[columns[near]]
+    rows, keypoints = rows[near], joints[columns[near]]
     center, size = crops_around(keypoints) if len(rows) else (np.zeros((0, 2)), np.zeros(0))
     seen = people.take(rows)
     return rows, Annotations.of(

@@ -330,12 +330,17 @@ def test_what_a_fit_is_given(tmp_path):
     half, openpose = np.zeros((PEOPLE, 17, 3)), np.zeros((PEOPLE, 25, 3))
     half[:, :6, 2], openpose[:, :6, 2] = 0.5, 0.7
     half[..., 0], openpose[..., 0] = np.arange(PEOPLE)[:, None], 10 + np.arange(PEOPLE)[:, None]
-    write_annotations(tmp_path / "a.npz", input_keypoints_half=half, input_keypoints_openpose25=openpose)
+    write_annotations(
+        tmp_path / "a.npz",
+        input_keypoints_half=half,
+        input_keypoints_openpose25=openpose,
+        input_keypoints_detected=half,
+    )
     seen = []
 
-    def make(body, joint_set, deviations):
+    def make(body, joint_set, deviations, as_detected):
         def fit(rotmats, betas, translation, keypoints, size, img_hw, focal_length):
-            seen.append((joint_set, keypoints, size, focal_length))
+            seen.append((joint_set, as_detected, keypoints, size, focal_length))
             return SimpleNamespace(bodies=SMPLParameters(rotmats, betas + 1, translation))
 
         assert deviations.shape == (85,)
@@ -346,13 +351,14 @@ def test_what_a_fit_is_given(tmp_path):
     outputs = (np.zeros((3, 24, 3, 3)), np.zeros((3, 10)), np.zeros((3, 3)), np.ones((3, 3)))
     weights = Weights(tmp_path / "w.ckpt", WeightsMeta(KEYPOINT_MODEL, "test"), "")
     job = EvalJob(protocol, weights, tmp_path / "a.npz", fit=make)
-    for which in ("clean", "half", "openpose25"):
+    for which in ("clean", "half", "openpose25", "detected"):
         refine = choose_refine(dataclasses.replace(job, keypoints=which), data, toy_body())
         refined = refine(data.places(1), data.batch(1), outputs)
         assert refined[1].min() == 1 and refined[2] is outputs[2]
-    assert [joint_set for joint_set, *_ in seen] == ["coco17", "coco17", "openpose25"]
-    clean = data.annotations.input_keypoints[3:6]
-    for (_, keypoints, size, focal_length), known in zip(seen, (clean, half[3:6], openpose[3:6]), strict=True):
+    assert [joint_set for joint_set, *_ in seen] == ["coco17", "coco17", "openpose25", "coco17"]
+    assert [as_detected for _, as_detected, *_ in seen] == [False, False, False, True]  # the others are exact or noisy
+    given = (data.annotations.input_keypoints[3:6], half[3:6], openpose[3:6], half[3:6])
+    for (*_, keypoints, size, focal_length), known in zip(seen, given, strict=True):
         np.testing.assert_array_equal(keypoints, known.astype(np.float32))
         assert size.tolist() == [200] * 3 and focal_length.tolist() == [1003, 1004, 1005]
     assert choose_refine(dataclasses.replace(job, fit=None), data, toy_body()) is as_predicted

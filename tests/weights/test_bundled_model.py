@@ -71,6 +71,23 @@ def test_a_fit_brings_it_nearer(people, tmp_path, monkeypatch):
         assert pair[0] < gain * pair[1], keypoints
 
 
+@pytest.mark.slow
+def test_all_bundled_people_are_as_stated(tmp_path, monkeypatch, capsys):
+    """Without arguments eval.py scores both sets, predicted and fitted: what the side-car says, to the last digit."""
+    monkeypatch.setattr(sys, "argv", ["eval.py", "--output", str(tmp_path / "r.json"), "--device_target", "CPU"])
+    assert verb.main() == 0
+    rows = json.loads((tmp_path / "r.json").read_text())["bundled_people"]
+    assert [(row["poses"], row["fit"]) for row in rows] == [
+        (poses, fit) for poses in ("drawn", "recorded") for fit in (False, True)
+    ]
+    stated = load_weights(BUNDLED_MODEL).meaning.metrics
+    for (predicted, fitted), name in zip((rows[:2], rows[2:]), ("heldout", "heldout_recorded"), strict=True):
+        for key in ("mpjpe_mm", "pa_mpjpe_mm"):
+            assert predicted[key] == pytest.approx(stated[name][key], abs=0.05)
+            assert fitted[key] == pytest.approx(stated[name][f"fitted_{key}"], abs=0.05)
+    assert "All bundled people, keypoints 'clean'" in capsys.readouterr().out
+
+
 def test_the_manifest_states_its_scores():
     manifest = yaml.safe_load((BUNDLED_MODEL.parent / "manifest.yaml").read_text())
     (entry,) = (weights for weights in manifest["weights"] if weights["file"] == BUNDLED_MODEL.name)
