@@ -86,7 +86,7 @@ def main() -> int:
                 deviations = expected_deviations()
                 deviations[:72] *= factor
                 deviations[82:] *= factor
-                fit = Fit(body, "coco17", deviations)
+                fit = Fit(body, "coco17", deviations, as_detected=observation == "bundled")
                 fitted = fit(*predicted, keypoints, size, people.img_hw, people.focal_length)
                 row[f"table x {factor:g}"] = mpjpe(fitted.bodies, people)
             rows.append(row)

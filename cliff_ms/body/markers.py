@@ -40,14 +40,14 @@ class Marker(NamedTuple):
 
 MARKERS = {
     "nose": Marker("head", (0.0, 1.6, -1.1), 1.6, 0.10, 9),
-    "eye": Marker("head", (-0.1, 0.5, -0.8), 1.6, 0.08, 9),
-    "ear": Marker("head", (-0.7, 0.1, 0.6), 1.9, 0.04, 12),
-    "shoulder": Marker("collar", (-0.2, 2.3, -1.1), 2.5, 0.05, 15),
-    "elbow": Marker("elbow", (-0.1, 0.2, 0.9), 2.0, 0.15, 16),
-    "wrist": Marker("elbow", (0.1, 0.1, 0.2), 1.7, 0.17, 21),
-    "hip": Marker("pelvis", (0.1, 2.8, 1.0), 3.4, 0.02, 18),
-    "knee": Marker("hip", (0.1, 0.6, 0.2), 1.9, 0.10, 20),
-    "ankle": Marker("knee", (0.4, 1.6, -0.1), 1.5, 0.14, 30),
+    "eye": Marker("head", (-0.2, 0.5, -0.8), 1.6, 0.08, 9),
+    "ear": Marker("head", (-0.7, 0.1, 0.6), 1.9, 0.05, 13),
+    "shoulder": Marker("collar", (-0.3, 2.3, -1.0), 2.5, 0.05, 15),
+    "elbow": Marker("elbow", (-0.1, 0.2, 0.9), 2.0, 0.14, 15),
+    "wrist": Marker("elbow", (0.1, 0.1, 0.3), 1.7, 0.18, 20),
+    "hip": Marker("pelvis", (0.1, 2.8, 1.0), 3.4, 0.02, 19),
+    "knee": Marker("hip", (0.1, 0.6, 0.3), 1.9, 0.10, 19),
+    "ankle": Marker("knee", (0.4, 1.6, -0.1), 1.5, 0.15, 29),
 }
 
 
