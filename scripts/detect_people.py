@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from cliff_ms import cli
 from cliff_ms.data.annotations import load_annotations, save_annotations
+from cliff_ms.evaluation.protocols import KEYPOINTS
 from cliff_ms.inference.pose_detector import PoseDetector
 from cliff_ms.io.images import read_image
 from cliff_ms.keypoints import COCO17
@@ -28,8 +29,7 @@ def main() -> None:
     parser.add_argument("annotations", type=Path, help="npz of rendered people, changed in place")
     parser.add_argument("--image_dir", type=Path, required=True, help="folder of its pictures")
     args = parser.parse_args()
-    others = [key for key in np.load(args.annotations).files if key.startswith("input_keypoints_")]
-    people = load_annotations(args.annotations, extras=others)
+    people = load_annotations(args.annotations, extras=[f"input_keypoints_{which}" for which in KEYPOINTS])
     detector, keypoints, invented = PoseDetector(), np.zeros((len(people), len(COCO17), 3), np.float32), 0
     for name in tqdm(np.unique(people.image_names), unit="picture"):
         rows = np.flatnonzero(people.image_names == name)

@@ -20,6 +20,7 @@ from cliff_ms.body.kinematics import Kinematics
 from cliff_ms.body.markers import MARKERS
 from cliff_ms.body.skinning import global_rotations
 from cliff_ms.data.annotations import Annotations, load_annotations
+from cliff_ms.io.errors import InputError
 from cliff_ms.keypoints import COCO17, SMPL24
 from cliff_ms.rotation import axis_angle_to_rotmat
 
@@ -33,7 +34,10 @@ def main() -> None:
     """Fit each joint's offset and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("annotations", type=Path, help="npz of rendered people with the detector's keypoints")
-    people = load_annotations(parser.parse_args().annotations)
+    path = parser.parse_args().annotations
+    people = load_annotations(path)
+    if people.input_joint_set != "coco17" or people.translation is None or not people.has_smpl.all():
+        raise InputError(f"{path} is not from make_synthetic.py: it lacks COCO-17 input_keypoints, global_t or bodies.")
     points, rotations = _posed(people)
     focal = people.focal_length[:, None, None].astype(np.float64)
     ray = points[..., :2] / points[..., 2:]
