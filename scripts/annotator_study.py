@@ -4,8 +4,9 @@
 
 The network is pretrained on people who stand and walk, of ordinary shape, before cameras of ordinary lenses. The target
 is others: all poses, shapes and cameras. Of them the annotator sees only what a keypoint detector reports, with noise
-and missing joints. Compared with the truth: the pretrained network's predictions; the annotator's; the same
-without the explicit prior, without the location feature; and EFT's way, every person by herself. Then fresh networks
+and missing joints. Compared with the truth: the pretrained network's predictions; the same fitted to the keypoints; the
+finetuned network's, and these fitted, which is what the annotator writes; the same without the explicit prior, without
+the location feature; and EFT's way, every person by herself. Then fresh networks
 are trained on the target with these labels and evaluated on the held-out people of model_zoo/heldout.
 
 Writes model_zoo/annotator/study.md and .json. What is trained lies in outputs/annotator_study and is not trained again.
@@ -127,8 +128,15 @@ def make_people(path: Path, body: Body, count: int, seed: int, narrow: bool) -> 
 
 def annotations(folder: Path, body: Body, steps: int, eft_people: int) -> list[dict]:
     """Annotate the target in every way; a row of the table each."""
-    from cliff_ms.annotation.annotator import AnnotationJob, annotate, load_annotator_config
-    from cliff_ms.annotation.report import summarise
+    from cliff_ms.annotation.annotator import (
+        AnnotationJob,
+        annotate,
+        errors2d,
+        fit,
+        joint_weights,
+        load_annotator_config,
+    )
+    from cliff_ms.annotation.report import mean_errors, summarise
 
     config = replace(load_annotator_config(CONFIG), model=MODEL)
     no_prior = replace(config, loss=replace(config.loss, keypoints3d=0.0, pose=0.0, betas=0.0))
@@ -138,19 +146,25 @@ def annotations(folder: Path, body: Body, steps: int, eft_people: int) -> list[d
         kind = "with_location" if setting.model.location_input else "without_location"
         ckpt = pretrained(folder / kind, folder / "pretrain.npz", body, setting.model, steps)
         output = folder / f"annotated{name.replace(', ', '_').replace(' ', '_')}.npz"
-        job = AnnotationJob(setting, load_weights(ckpt), folder / "target.npz", None, output)
-        code, result = annotate(job, job.check(body), body)
+        job = AnnotationJob(setting, load_weights(ckpt), folder / "target.npz", None, output, exact_keypoints=True)
+        target = job.check(body)
+        code, result = annotate(job, target, body)
         if code:
             sys.exit(130)
-        before, after = summarise(result, body)
+        before, finetuned, after = summarise(result, body)
         if name != ", no explicit prior":  # that starts from the same predictions
+            fitted = fit(job, target, body, result.before)
+            error_px, _ = errors2d(fitted.extras["points2d"], target.people, joint_weights(setting))
+            alone = mean_errors(fitted, error_px, result.truth, body)
             rows.append({"annotator": f"pretrained network{name}", **before})
-        rows.append({"annotator": f"finetuned{name}", **after})
+            rows.append({"annotator": f"fitted alone{name}", **alone})
+        rows.append({"annotator": f"finetuned{name}", **finetuned})
+        rows.append({"annotator": f"finetuned, fitted{name}", **after})
         if not name:
-            alone = fit_each(job, result, body, eft_people)
-    rows += alone
+            rivals = fit_each(job, result, body, eft_people)
+    rows += rivals
     for row in rows:
-        row.pop("finetuning", None)
+        row.pop("bodies", None)
     return rows
 
 
@@ -176,12 +190,12 @@ def fit_each(job: "AnnotationJob", result: "Annotated", body: Body, count: int) 
         count: The first so many people.
 
     Returns:
-        Rows of the table: these people fitted, and the same people as the annotator leaves them.
+        Rows of the table: these people in EFT's way, and the same people finetuned.
     """
     from mindspore import ParameterTuple, Tensor, nn, ops
 
     from cliff_ms.annotation.annotator import errors2d, joint_weights, run_network, training_config
-    from cliff_ms.annotation.report import errors3d
+    from cliff_ms.annotation.report import mean_errors
     from cliff_ms.body.smpl import build_smpl
     from cliff_ms.data.dataset import EvalDataset
     from cliff_ms.data.source import Source
@@ -230,21 +244,15 @@ def fit_each(job: "AnnotationJob", result: "Annotated", body: Body, count: int) 
     found, points2d = run_network(fit, build_smpl(body, str(BUNDLED_BODY)), data, 0)
     print(f"EFT's way: {(time.perf_counter() - start) / len(data):.2f} s per person", flush=True)
     error, _ = errors2d(points2d, target, joint_weights(job.config))
-    fitted, final = replace(target, **found), result.after.take(slice(count))
-    rows = []
-    for name, known, error_px in (
-        ("EFT's way, each person alone", fitted, error),
-        ("finetuned, the same people", final, final.extras["error_px_after"]),
-    ):
-        row = {
-            "annotator": name,
-            "people": str(len(data)),
-            "2D error (px)": float(np.nanmean(error_px)),
-            "2D error (% of the box)": 100 * float(np.nanmean(error_px / target.box_height)),
-        }
-        scores = errors3d(known, result.truth.take(slice(count)), body)
-        rows.append(row | {name: float(values.mean()) for name, values in scores.items()})
-    return rows
+    finetuned, error_px = result.finetuned.take(slice(count)), result.after.extras["error_px_finetuned"][:count]
+    truth = result.truth.take(slice(count))
+    return [
+        {"annotator": name, **mean_errors(known, each, truth, body)}
+        for name, known, each in (
+            ("EFT's way, each person alone", replace(target, **found), error),
+            ("finetuned, the same people", finetuned, error_px),
+        )
+    ]
 
 
 def retrained(folder: Path, body: Body, steps: int) -> list[dict]:

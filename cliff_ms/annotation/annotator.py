@@ -3,6 +3,7 @@
 (a) Weights that were trained with full supervision come in. (b) They predict everybody. (c) They are finetuned on
 these very people, in mini-batches, with the 2D keypoints as weak supervision and the predictions of (b) as
 regularisation: that is training on the file of (b), by the trainer itself. (d) The finetuned weights predict again.
+(e) Ours, not the paper's: each body is fitted to its own keypoints, see `fitting`.
 
     OUT.npz                the annotations: cliffGT's keys, the 2D errors, and whether to trust a row
     OUT.work/settings.json what the folder belongs to
@@ -10,8 +11,8 @@ regularisation: that is training on the file of (b), by the trainer itself. (d) 
     OUT.work/prior.npz     (b): keypoints and predictions, a training file
     OUT.work/finetune/     (c): what train.py writes
 
-Each file is whole or absent, so that a run that was ended goes on where it was, to the same result. N is the number of
-people.
+Each file is whole or absent, so that a run that was ended goes on where it was, to the same result. The folder does not
+depend on (e): the same annotation without it takes one more prediction. N is the number of people.
 """
 
 import hashlib
@@ -23,9 +24,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mindspore import Tensor
-
-from cliff_ms import camera
+from cliff_ms.annotation.fitting import fit_people, joint_labels, keypoints_to_fit
 from cliff_ms.annotation.input import Target, read_target
 from cliff_ms.body.files import Body
 from cliff_ms.body.smpl import SMPL, build_smpl
@@ -34,9 +33,10 @@ from cliff_ms.data.annotations import Annotations, load_annotations, save_annota
 from cliff_ms.data.dataset import EvalDataset
 from cliff_ms.data.loader import load_batches
 from cliff_ms.data.source import Source
+from cliff_ms.inference.fit import Fit
 from cliff_ms.io.errors import InputError
 from cliff_ms.io.files import check_not_overwritten, claim_folder, prepare_output_dir
-from cliff_ms.keypoints import SPIN24, SPIN24_OF_LANDMARKS
+from cliff_ms.keypoints import SPIN24
 from cliff_ms.rotation import rotmat_to_axis_angle
 from cliff_ms.training.trainer import train
 from cliff_ms.weights.checkpoint import Weights, check_body, check_model, load_weights, side_car
@@ -50,7 +50,6 @@ NO_AUGMENTATION = AugmentConfig(flip=0.0, rotation_prob=0.0, scale=0.0, noise=0.
 # coefficient beyond the second.
 MAX_LOSS2D, MAX_BETA = 5e-4, 3.0
 _EFT_TERMS = 2 * 49
-_PELVIS = SPIN24.index("pelvis_mpii")
 
 log = logging.getLogger("cliff_ms")
 
@@ -96,6 +95,9 @@ class AnnotationJob:
         annotations: See `input.read_target`.
         image_dir: The same.
         output: OUT.npz.
+        fit: Whether to take step (e).
+        exact_keypoints: For it: the 2D keypoints are the body's own joints, as of synthetic people, and not what
+            detectors report and people label, see `body.markers`.
     """
 
     config: AnnotatorConfig
@@ -103,6 +105,8 @@ class AnnotationJob:
     annotations: Path | None
     image_dir: Path | None
     output: Path
+    fit: bool = True
+    exact_keypoints: bool = False
 
     @property
     def work(self) -> Path:
@@ -123,6 +127,8 @@ class AnnotationJob:
         """
         if self.output.suffix != ".npz":
             raise InputError(f"--output '{self.output}' must end in .npz.")
+        if self.exact_keypoints and not self.fit:
+            raise InputError("--exact_keypoints says how the fit reads keypoints: leave it out, or --no_fit.")
         check_not_overwritten(self.output, {"--annotations": self.annotations})
         check_model(self.config, self.weights.meaning, str(self.weights.path))
         check_body(self.weights.meaning, body, str(self.weights.path))
@@ -140,12 +146,15 @@ class Annotated:
 
     Attributes:
         before: The predictions of (b).
+        finetuned: Those of (d).
         after: What OUT.npz holds; extras `annot_id`, `error_px_before`, `error_px_after` (N,) px, `error_box_before`,
-            `error_box_after` (N,) of the box, and `good` (N,) bool.
+            `error_box_after` (N,) of the box, and `good` (N,) bool. Of fitted people also `error_px_finetuned`,
+            `error_box_finetuned`, and `fit_sigma` (N,), see `inference.fit.Fitted`.
         truth: See `input.Target`.
     """
 
     before: Annotations
+    finetuned: Annotations
     after: Annotations
     truth: Annotations | None
 
@@ -190,16 +199,21 @@ def annotate(job: AnnotationJob, target: Target, body: Body) -> tuple[int, Annot
         if code:
             return code, None
     start = _report("(c) finetuned on", len(people), start)
-    after = predict(job, body, load_weights(final), people)
-    errors = {}
-    for when, found in (("before", before), ("after", after)):
+    finetuned = after = predict(job, body, load_weights(final), people)
+    start = _report("(d) predicted", len(people), start)
+    steps = {"before": before}
+    if job.fit:
+        after = fit(job, target, body, finetuned)
+        steps["finetuned"] = finetuned
+        _report("(e) fitted", len(people), start)
+    errors = {name: column for name, column in after.extras.items() if name == "fit_sigma"}
+    for when, found in (steps | {"after": after}).items():
         error, loss2d = errors2d(found.extras["points2d"], people, weights)
         errors |= {f"error_px_{when}": error, f"error_box_{when}": error / people.box_height}
     good = (after.has_smpl > 0) & (loss2d <= MAX_LOSS2D) & (np.abs(after.betas).max(1) <= MAX_BETA)
     after = replace(after, extras={**people.extras, **errors, "good": good})
     save_annotations(job.output, after)
-    _report("(d) predicted", len(people), start)
-    return 0, Annotated(before, after, target.truth)
+    return 0, Annotated(before, finetuned, after, target.truth)
 
 
 def training_config(job: AnnotationJob, count: int) -> Config:
@@ -254,6 +268,25 @@ def predict(job: AnnotationJob, body: Body, weights: Weights, people: Annotation
     return replace(people, **found, extras=people.extras | {"points2d": points2d})
 
 
+def fit(job: AnnotationJob, target: Target, body: Body, found: Annotations) -> Annotations:
+    """Step (e), from any bodies.
+
+    Args:
+        job: What to annotate.
+        target: What its `check` returned.
+        body: The body model.
+        found: What `predict` returned of the pretrained or the finetuned weights.
+
+    Returns:
+        What `fitting.fit_people` returns.
+    """
+    keypoints, joint_set = keypoints_to_fit(target, joint_weights(job.config))
+    deviations = job.weights.meaning.expected_deviations()
+    to_keypoints = Fit(body, joint_set, deviations, as_detected=not job.exact_keypoints)
+    smpl = build_smpl(body, job.config.body or str(BUNDLED_BODY))
+    return fit_people(to_keypoints, smpl, found, keypoints, job.config.data.batch_size)
+
+
 def run_network(
     network: Network, smpl: SMPL, data: EvalDataset, workers: int
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
@@ -276,16 +309,14 @@ def run_network(
         finite = np.all([np.isfinite(a).reshape(len(a), -1).all(1) for a in (rotmats, betas, translation)], axis=0)
         rotmats, betas, translation = (np.where(_like(finite, a), a, 0) for a in (rotmats, betas, translation))
         rotmats[~finite] = np.eye(3)
-        joints = smpl(Tensor(betas), Tensor(rotmats))[1].asnumpy()[:, SPIN24_OF_LANDMARKS]
-        points2d = camera.to_image(camera.project(joints, translation, batch.focal_length), batch.img_hw)
-        from_pelvis = joints - joints[:, _PELVIS, None]
+        from_pelvis, points2d = joint_labels(smpl, rotmats, betas, translation, batch.focal_length, batch.img_hw)
         parts.append(
             {
                 "pose": rotmat_to_axis_angle(rotmats).reshape(-1, 72),
                 "betas": betas,
                 "translation": translation,
                 "focal_length": batch.focal_length,
-                "keypoints3d": np.concatenate([from_pelvis, np.ones_like(joints[..., :1])], -1) * finite[:, None, None],
+                "keypoints3d": np.insert(from_pelvis, 3, 1, -1) * finite[:, None, None],
                 "has_smpl": finite,
                 "points2d": np.where(finite[:, None, None], points2d, np.nan),
             }

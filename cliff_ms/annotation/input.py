@@ -34,10 +34,12 @@ class Target:
         people: What the annotator works with: images and their sizes, boxes, 2D keypoints, focal lengths where the file
             has them, and in the extras `annot_id`, COCO's or the row; no bodies.
         truth: The same rows as the file knows them, for comparison only; None of a file that holds keypoints only.
+        labelled: Whether the labels, `keypoints2d`, were given; else they were made of `input_keypoints`.
     """
 
     people: Annotations
     truth: Annotations | None
+    labelled: bool
 
 
 def read_target(path: Path | None, image_dir: Path | None, model: ModelConfig) -> Target:
@@ -64,7 +66,7 @@ def read_target(path: Path | None, image_dir: Path | None, model: ModelConfig) -
         raise InputError("These weights read pixels: name the folder of the images with --image_dir.")
     if image_dir is not None and not image_dir.is_dir():
         raise InputError(f"--image_dir: there is no folder '{image_dir}'.")
-    truth = None
+    truth, labelled = None, False
     if path is None:
         people = _from_images(image_dir, model.crop_hw)
     elif path.is_dir():
@@ -73,7 +75,8 @@ def read_target(path: Path | None, image_dir: Path | None, model: ModelConfig) -
         people = _from_coco(content, path, model.crop_hw)
     else:
         truth = load_annotations(path, ("annot_id",))
-        people = _without_bodies(truth)
+        labelled = truth.input_keypoints is None or bool(truth.keypoints2d[..., 2].any())
+        people = _without_bodies(truth, labelled)
     if people.img_hw is None:
         people = replace(people, img_hw=_image_sizes(people.image_names, image_dir, path))
     if model.reads_keypoints and people.input_keypoints is None:
@@ -81,12 +84,12 @@ def read_target(path: Path | None, image_dir: Path | None, model: ModelConfig) -
         people = replace(people, input_keypoints=keypoints, input_joint_set="coco17")
     if not (people.keypoints2d[..., 2] > 0).any():
         raise InputError(f"'{path}': nobody has a 2D keypoint; the annotator needs 'part' or 'input_keypoints'.")
-    return Target(people, truth)
+    return Target(people, truth, labelled)
 
 
-def _without_bodies(known: Annotations) -> Annotations:
+def _without_bodies(known: Annotations, labelled: bool) -> Annotations:
     keypoints2d = known.keypoints2d
-    if known.input_keypoints is not None and not keypoints2d[..., 2].any():
+    if not labelled:
         keypoints2d = convert_keypoints(known.input_keypoints, known.input_joint_set, "spin24")
     return Annotations.of(
         image_names=known.image_names,

@@ -1,4 +1,4 @@
-"""What an annotation came to: the table before and after finetuning, and a page of random, best and worst people."""
+"""What an annotation came to: the table of its steps, and a page of random, best and worst people."""
 
 import logging
 from collections.abc import Iterator
@@ -33,28 +33,46 @@ log = logging.getLogger("cliff_ms")
 
 
 def summarise(result: Annotated, body: Body) -> list[dict]:
-    """Mean errors before and after finetuning.
+    """Mean errors of the pretrained network, after finetuning, and after the fit.
 
     Args:
         result: What `annotate` returned.
         body: The body model.
 
     Returns:
-        A row for either: people, 2D errors in px and in percent of the box; and where the annotations that came in
-        hold the true pose and shape of everybody, which the annotator does not look at, the errors of `errors3d`.
+        A row for each: the bodies, and `mean_errors`.
     """
-    errors, rows = result.after.extras, []
-    for when, known in (("before", result.before), ("after", result.after)):
-        row = {
-            "finetuning": when,
-            "people": str(len(known)),
-            "2D error (px)": float(np.nanmean(errors[f"error_px_{when}"])),
-            "2D error (% of the box)": 100 * float(np.nanmean(errors[f"error_box_{when}"])),
-        }
-        if _is_comparable(result.truth, body):
-            row |= {name: float(values.mean()) for name, values in errors3d(known, result.truth, body).items()}
-        rows.append(row)
-    return rows
+    errors = result.after.extras
+    steps = [("predicted", "before", result.before), ("finetuned", "after", result.finetuned)]
+    if "fit_sigma" in errors:
+        steps[1:] = [("finetuned", "finetuned", result.finetuned), ("finetuned, fitted", "after", result.after)]
+    return [
+        {"bodies": name, **mean_errors(known, errors[f"error_px_{when}"], result.truth, body)}
+        for name, when, known in steps
+    ]
+
+
+def mean_errors(known: Annotations, error_px: np.ndarray, truth: Annotations | None, body: Body) -> dict:
+    """The means over N people, ready for a table.
+
+    Args:
+        known: Their bodies.
+        error_px: (N,), see `annotator.errors2d`.
+        truth: See `input.Target`.
+        body: The body model.
+
+    Returns:
+        People, 2D errors in px and in percent of the box; and where the true pose and shape of everybody are known,
+        which the annotator does not look at, the errors of `errors3d`.
+    """
+    row = {
+        "people": str(len(known)),
+        "2D error (px)": float(np.nanmean(error_px)),
+        "2D error (% of the box)": 100 * float(np.nanmean(error_px / known.box_height)),
+    }
+    if truth is not None and _is_comparable(truth, body):
+        row |= {name: float(values.mean()) for name, values in errors3d(known, truth, body).items()}
+    return row
 
 
 def errors3d(known: Annotations, truth: Annotations, body: Body) -> dict[str, np.ndarray]:
@@ -79,7 +97,7 @@ def errors3d(known: Annotations, truth: Annotations, body: Body) -> dict[str, np
 
 
 def write_contact_sheet(job: AnnotationJob, result: Annotated, body: Body, note: str) -> str | None:
-    """Write `index.html` into the work folder: people before and after finetuning, from the front and the side.
+    """Write `index.html` into the work folder: people as first predicted and as annotated, from the front and the side.
 
     Args:
         job: A finished annotation.
@@ -103,9 +121,9 @@ def write_contact_sheet(job: AnnotationJob, result: Annotated, body: Body, note:
     return str(page)
 
 
-def _is_comparable(truth: Annotations | None, body: Body) -> bool:
+def _is_comparable(truth: Annotations, body: Body) -> bool:
     """Whether true pose and shape are known, and of a body of the same gender."""
-    if truth is None or "h36m" not in body.regressors or truth.gender is None:
+    if "h36m" not in body.regressors or truth.gender is None:
         return False
     return bool(truth.has_smpl.all() and (truth.gender == "n").all())
 

@@ -28,6 +28,19 @@ def parse_args() -> argparse.Namespace:
         "--image_dir", type=Path, help="folder of the images; a keypoint model takes sizes and pictures from it"
     )
     parser.add_argument("--output", type=Path, required=True, help="npz; a folder of the same name, .work, lies beside")
+    parser.add_argument(
+        "--fit",
+        action="store_true",
+        default=True,
+        help="after finetuning, fit bodies to their 2D keypoints (default)",
+    )
+    parser.add_argument("--no_fit", dest="fit", action="store_false", help="leave them as the network predicts them")
+    parser.add_argument(
+        "--exact_keypoints",
+        action="store_true",
+        help="the fit takes the keypoints for joints of the body, as synthetic people have them; default: for what "
+        "detectors report and people label, see cliff_ms/body/markers.py",
+    )
     cli.add_device_argument(parser)
     return parser.parse_args()
 
@@ -40,7 +53,13 @@ def main() -> int:
     from cliff_ms.annotation.report import summarise, write_contact_sheet
 
     job = AnnotationJob(
-        load_annotator_config(args.config), load_weights(args.ckpt), args.annotations, args.image_dir, args.output
+        load_annotator_config(args.config),
+        load_weights(args.ckpt),
+        args.annotations,
+        args.image_dir,
+        args.output,
+        args.fit,
+        args.exact_keypoints,
     )
     body = load_body(job.config.body or None)
     target = job.check(body)
