@@ -79,7 +79,7 @@ def main() -> None:
     write_result(prepare_output_dir(args.result_dir), rows, fresh, {**settings, "minutes": round(minutes, 1)})
 
 
-def make_people(path: Path, body: Body, count: int, seed: int, narrow: bool) -> None:
+def make_people(path: Path, body: Body, count: int, seed: int, narrow: bool, observation: str = "detector") -> None:
     """Write synthetic people as a standard npz, unless it is there.
 
     Args:
@@ -89,6 +89,7 @@ def make_people(path: Path, body: Body, count: int, seed: int, narrow: bool) -> 
         seed: Of everything.
         narrow: Only the people to pretrain on, with exact labels; else all, whose 2D labels are what a detector
             reports.
+        observation: Of which detector, see `observation.Observer`.
     """
     if path.is_file():
         return
@@ -97,7 +98,7 @@ def make_people(path: Path, body: Body, count: int, seed: int, narrow: bool) -> 
         world.prior.weights[UPRIGHT_POSES:] = 0
         world.prior.weights /= world.prior.weights.sum()
         world.prior.spread *= CALM
-    observer, parts, found, chunk = Observer("coco17", "mixed" if narrow else "detector"), [], 0, 0
+    observer, parts, found, chunk = Observer("coco17", "mixed" if narrow else observation), [], 0, 0
     while found < count:
         rng = np.random.default_rng((seed, chunk))
         people = world.sample(rng, _CHUNK)

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -13,11 +14,13 @@ import yaml
 from scipy.spatial.transform import Rotation
 
 from cliff_ms.annotation.input import read_target
+from cliff_ms.body.errors import expected_deviations
 from cliff_ms.body.files import load_body
 from cliff_ms.config import AugmentConfig, Config, DataConfig, ModelConfig, SourceConfig, load_config
 from cliff_ms.data.annotations import load_annotations
 from cliff_ms.data.crop import box_to_crop
 from cliff_ms.data.detections import box_around
+from cliff_ms.inference.fit import Fit
 from cliff_ms.io.errors import InputError
 from cliff_ms.io.images import write_image
 from cliff_ms.keypoints import COCO17, OPENPOSE25, SPIN24, convert_keypoints
@@ -89,13 +92,16 @@ def test_what_an_annotation_holds(finished, files):
     for key in ("imgname", "annot_id", "center", "input_keypoints", "focal_l"):
         np.testing.assert_array_equal(made[key], given[key])
     np.testing.assert_array_equal(made["part"], convert_keypoints(given["input_keypoints"], "coco17", "spin24"))
-    assert made["error_box_after"].mean() < 0.7 * made["error_box_before"].mean()
+    assert made["error_box_finetuned"].mean() < 0.8 * made["error_box_before"].mean()
+    assert made["error_box_after"].mean() < 0.7 * made["error_box_finetuned"].mean()
+    assert np.isfinite(made["fit_sigma"]).all()
     np.testing.assert_allclose(made["error_box_after"] * 200 * made["scale"], made["error_px_after"], rtol=1e-5)
     # The truth was in the file that came in, and nowhere in what the annotator worked with.
     target = np.load(output.with_suffix(".work") / "target.npz")
     assert not any(target[key].any() for key in ("pose", "shape", "S", "has_smpl"))
     assert not {"global_t", "gender"} & set(target.files)
-    assert re.search(r"before +32 .*\nafter +32 ", done.stdout) and "PA-MPJPE" in done.stdout
+    assert re.search(r"predicted +32 .*\nfinetuned +32 .*\nfinetuned, fitted +32 ", done.stdout)
+    assert "PA-MPJPE" in done.stdout
     assert "no pictures" in done.stderr and not (output.with_suffix(".work") / "index.html").exists()
 
 
@@ -143,6 +149,31 @@ def test_killed_and_started_again_is_the_same(finished, files):
     assert done.returncode == 0, done.stderr
     assert (files / "killed.work" / "prior.npz").stat().st_mtime_ns == prior
     assert output.read_bytes() == finished[0].read_bytes()
+
+
+@pytest.mark.slow
+def test_without_the_fit(finished, files):
+    """The work folder is that of both; what is written without the fit is what the fit starts from."""
+    output = files / "plain.npz"
+    shutil.copytree(finished[0].with_suffix(".work"), output.with_suffix(".work"))
+    done = subprocess.run([*command(files, output), "--no_fit"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"predicted +32 .*\nfinetuned +32 ", done.stdout) and "fitted" not in done.stdout + done.stderr
+    plain, fitted = dict(np.load(output)), dict(np.load(finished[0]))
+    assert fitted.keys() - plain.keys() == {"fit_sigma", "error_px_finetuned", "error_box_finetuned"}
+    for key, column in plain.items():
+        same = fitted[key.replace("_after", "_finetuned")]
+        if key not in ("pose", "shape", "global_t", "S", "good"):
+            np.testing.assert_array_equal(column, same, err_msg=key)
+    rotmats = Rotation.from_rotvec(plain["pose"].reshape(-1, 3)).as_matrix().reshape(-1, 24, 3, 3)
+    fit = Fit(load_body(), "coco17", expected_deviations(), as_detected=True)
+    view = (plain["input_keypoints"], 200 * plain["scale"], plain["img_hw"], plain["focal_l"])
+    bodies, sigma = fit(rotmats.astype(np.float32), plain["shape"], plain["global_t"], *view)
+    np.testing.assert_allclose(bodies.betas, fitted["shape"], atol=1e-3)
+    np.testing.assert_allclose(bodies.translation, fitted["global_t"], atol=1e-3)
+    np.testing.assert_allclose(sigma, fitted["fit_sigma"], rtol=1e-3)
+    again = run(files, output)
+    assert again.returncode == 0 and output.read_bytes() == finished[0].read_bytes()
 
 
 @pytest.mark.slow
@@ -248,6 +279,8 @@ def test_bad_input(files, tmp_path):
     )
     with pytest.raises(InputError, match="must end in .npz"):
         dataclasses.replace(job, output=tmp_path / "out.json").check(load_body())
+    with pytest.raises(InputError, match="--exact_keypoints says how the fit reads keypoints"):
+        dataclasses.replace(job, fit=False, exact_keypoints=True).check(load_body())
     with pytest.raises(InputError, match="given with --annotations and would be overwritten"):
         dataclasses.replace(job, output=job.annotations).check(load_body())
     with pytest.raises(InputError, match="speaks the shapes of the body 'neutral', not of 'smpl'"):
