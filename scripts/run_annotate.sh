@@ -23,7 +23,8 @@ seen = {"input_keypoints": known.extras["input_keypoints_noisy"], "keypoints2d":
 save_annotations("outputs/annotate/people.npz", replace(known, **seen, extras={}))
 PYTHON
 "$PYTHON" annotate.py --config configs/annotator_keypoints.yaml --ckpt model_zoo/cliff_keypoints.safetensors \
-  --annotations outputs/annotate/people.npz --image_dir model_zoo/heldout --output outputs/annotate/annotations.npz
+  --annotations outputs/annotate/people.npz --image_dir model_zoo/heldout --output outputs/annotate/annotations.npz \
+  --exact_keypoints  # joints of the body with noise, as nobody's own photos have them
 echo
 echo "Look at outputs/annotate/annotations.work/index.html (keypoints, before, after, from the side, and in 3D)."
 echo "Your own people: bash scripts/run_annotate.sh --config configs/annotator_keypoints.yaml --ckpt ... (--help)"

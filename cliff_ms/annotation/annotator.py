@@ -3,7 +3,7 @@
 (a) Weights that were trained with full supervision come in. (b) They predict everybody. (c) They are finetuned on
 these very people, in mini-batches, with the 2D keypoints as weak supervision and the predictions of (b) as
 regularisation: that is training on the file of (b), by the trainer itself. (d) The finetuned weights predict again.
-(e) Ours, not the paper's: each body is fitted to its own keypoints, see `fitting`.
+(e) Ours, not the paper's: each body is fitted to the keypoints of its person, see `fitting`.
 
     OUT.npz                the annotations: cliffGT's keys, the 2D errors, and whether to trust a row
     OUT.work/settings.json what the folder belongs to
