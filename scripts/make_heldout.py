@@ -15,7 +15,7 @@ hold the same people as others see them: `input_keypoints_noisy` by a detector w
 
 What differs from training: the seed, hence every pose, turn, shape, camera, place in the frame, dress, background and
 light. Recorded poses are those of subjects and actions that are never trained on. Among drawn ones nobody is in a
-recorded pose, and the joints vary by WIDER times as much around the key poses, so poses lie farther from these than
+recorded pose, and the joints vary by 1.25 times as much around the key poses, so poses lie farther from these than
 training's do. What does not differ: the body, the table of key poses and how they are mixed, the limits of the joints,
 and the ranges of shapes, lenses, distances and heights. So the sets say how well a model has learnt this world, not how
 well it does on photos.
@@ -37,7 +37,6 @@ from cliff_ms.synthetic.observation import Observer
 from cliff_ms.synthetic.scene import SceneMaker, annotate
 from cliff_ms.synthetic.world import MIN_SEEN, SeenPeople
 
-WIDER = 1.25
 _JPEG_QUALITY = 80
 # Key -> joint set and what is seen of it.
 _OBSERVED = {
@@ -53,11 +52,12 @@ class _Set(NamedTuple):
     pictures: int
     seed: int  # do not train with it
     real: float  # share of recorded poses
+    spread: float  # of joints around the key poses, in training's
 
 
 _SETS = {
-    "drawn": _Set(Path("model_zoo/heldout"), 400, 20220717, 0),
-    "recorded": _Set(Path("model_zoo/heldout_recorded"), 260, 20261126, 1),
+    "drawn": _Set(Path("model_zoo/heldout"), 400, 20220717, 0, 1.25),
+    "recorded": _Set(Path("model_zoo/heldout_recorded"), 260, 20261126, 1, 1),
 }
 
 
@@ -70,7 +70,7 @@ def main() -> None:
     chosen = _SETS[args.poses]
     output_dir = prepare_output_dir(args.output_dir or chosen.folder)
     maker = SceneMaker(load_body(), [], chosen.real, test=True)
-    maker.world.prior.spread *= WIDER if args.poses == "drawn" else 1
+    maker.world.prior.spread *= chosen.spread
     observers = {key: Observer(*how) for key, how in _OBSERVED.items()}
     parts = []
     for index in range(chosen.pictures):

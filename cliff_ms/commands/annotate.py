@@ -29,12 +29,11 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument("--output", type=Path, required=True, help="npz; a folder of the same name, .work, lies beside")
     parser.add_argument(
-        "--fit",
-        action="store_true",
-        default=True,
-        help="after finetuning, fit bodies to their 2D keypoints (default)",
+        "--no_fit",
+        dest="fit",
+        action="store_false",
+        help="end with what the finetuned network predicts; default: fit the bodies to their 2D keypoints",
     )
-    parser.add_argument("--no_fit", dest="fit", action="store_false", help="leave them as the network predicts them")
     parser.add_argument(
         "--exact_keypoints",
         action="store_true",

@@ -42,8 +42,8 @@ class EvalJob:
         visualize: How many of the worst people to draw; needs the pictures.
         agora_root: Folder of AGORA's dataframes; None to write the leaderboard's file only.
         agora_zip: The leaderboard's file to write, or None.
-        fit: What makes the fit of a body, a joint set and the weights' deviations, that is `inference.fit.Fit`, to move
-            what is predicted onto the 2D keypoints before it is scored; None to score what the network predicts.
+        fit: `inference.fit.Fit` itself, which is made for the data's keypoints and moves what is predicted onto them
+            before it is scored; None to score what the network predicts.
     """
 
     protocol: Protocol
@@ -185,7 +185,7 @@ def _settings(job: EvalJob, data: EvalDataset, meta: WeightsMeta, body: Body) ->
 
 
 def _as_text(setting: object) -> str:
-    return {True: "yes", False: "no"}[setting] if isinstance(setting, bool) else str(setting)
+    return ("yes" if setting else "no") if isinstance(setting, bool) else str(setting)
 
 
 def _focal_lengths(data: EvalDataset) -> str:
