@@ -101,6 +101,7 @@ class DataConfig:
     Attributes:
         stream: True for the endless stream of synthetic keypoint samples; `train` then takes the shares of each batch
             that its weights say, and the stream the rest.
+        labelled: Share of the stream's people who have 3D labels; the others have 2D keypoints only.
         train: Sources of the mixture.
         val: Sources for validation; empty for a fixed held-out part of the stream.
         focal_length: 'known' takes those of `train` and the stream where they are known; 'estimated' takes none, and
@@ -111,6 +112,7 @@ class DataConfig:
     """
 
     stream: bool = False
+    labelled: Share = 1.0
     train: tuple[SourceConfig, ...] = ()
     val: tuple[SourceConfig, ...] = ()
     focal_length: FocalLengths = "known"

@@ -24,6 +24,7 @@ class KeypointStream:
         held_out: Take the batches from a part of the stream that is never trained on, nor are its recorded poses.
         known_focal_length: Give the cameras' focal lengths; else those estimated from the image size.
         observation: How a detector sees them, see `observation.Observer`.
+        labelled: Share of people with 3D labels.
 
     Raises:
         InputError: If the body has no regressor for SPIN's keypoints, or a table of recorded poses is missing.
@@ -38,9 +39,11 @@ class KeypointStream:
         held_out: bool = False,
         known_focal_length: bool = True,
         observation: str = "mixed",
+        labelled: float = 1.0,
     ) -> None:
         self.world = World(body, test=held_out)
         self.observer = Observer(joint_set, observation)
+        self.labelled = labelled
         self.known_focal_length = known_focal_length
         self.batch_size = batch_size
         self.key = (seed, int(held_out))
@@ -53,7 +56,7 @@ class KeypointStream:
 
         Returns:
             The batch: inputs are zero where a keypoint is missing, `keypoints2d` have 1 inside the frame, else 0,
-            `keypoints3d` are from the camera, and everybody has all labels.
+            `keypoints3d` are from the camera, with confidence 0 and `has_smpl` 0 for people without 3D labels.
         """
         rng = np.random.default_rng((*self.key, index))
         people = self.world.sample(rng, self.batch_size)
@@ -62,6 +65,8 @@ class KeypointStream:
         inputs[keypoints[..., 2] == 0] = 0
         joints2d, joints3d = people.points2d[:, _SPIN], people.points[:, _SPIN]
         in_frame = people.in_frame()[:, _SPIN, None].astype(np.float32)
+        labelled = (rng.random(self.batch_size) < self.labelled).astype(np.float32)
+        in_3d = np.broadcast_to(labelled[:, None, None], in_frame.shape)
         return Batch(
             inputs=inputs,
             center=center,
@@ -69,8 +74,8 @@ class KeypointStream:
             img_hw=people.img_hw,
             focal_length=people.focal_length if self.known_focal_length else estimate_focal_length(people.img_hw),
             keypoints2d=np.concatenate([joints2d, in_frame], -1),
-            keypoints3d=np.concatenate([joints3d, np.ones_like(in_frame)], -1),
+            keypoints3d=np.concatenate([joints3d, in_3d], -1),
             rotmats=people.rotmats,
             betas=people.betas,
-            has_smpl=np.ones(self.batch_size, np.float32),
+            has_smpl=labelled,
         )

@@ -107,7 +107,9 @@ def open_data(config: Config, body: Body, rank: int, world_size: int) -> Callabl
     if not config.model.reads_keypoints:
         raise InputError(f"data.stream makes keypoints, which model.encoder '{config.model.encoder}' does not read.")
     known, drawn = data.focal_length == "known", data.batch_size - data.from_files
-    stream = KeypointStream(body, config.model.joint_set, drawn, config.train.seed, known_focal_length=known)
+    stream = KeypointStream(
+        body, config.model.joint_set, drawn, config.train.seed, known_focal_length=known, labelled=data.labelled
+    )
 
     def load(index: int) -> Batch:
         batch = stream.batch(index * world_size + rank)

@@ -147,6 +147,15 @@ def test_some_of_a_mixture_are_exact_and_some_have_only_the_joints_of_coco(body)
     assert 0.4 < (batch.inputs[:, beyond, 2] == 0).all(1).mean() < 0.65
 
 
+def test_people_without_3d_labels_are_the_same_people(body):
+    everybody, third = (KeypointStream(body, "coco17", 4 * BATCH, seed=1, labelled=x).batch(0) for x in (1.0, 1 / 3))
+    assert everybody.has_smpl.all() and (everybody.keypoints3d[..., 3] == 1).all()
+    assert 0.2 < third.has_smpl.mean() < 0.47
+    np.testing.assert_array_equal(third.keypoints3d[..., 3], np.repeat(third.has_smpl[:, None], 24, 1))
+    for name in ("inputs", "keypoints2d", "rotmats", "img_hw"):
+        np.testing.assert_array_equal(getattr(third, name), getattr(everybody, name))
+
+
 def test_an_unknown_focal_length_is_estimated_and_nothing_else_changes(body):
     known, estimated = (KeypointStream(body, "coco17", 8, 1, known_focal_length=k).batch(0) for k in (True, False))
     expected = known._replace(focal_length=np.linalg.norm(known.img_hw, axis=1))
