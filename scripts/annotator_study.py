@@ -3,11 +3,12 @@
     python scripts/annotator_study.py [--help]
 
 The network is pretrained on people who stand and walk, of ordinary shape, before cameras of ordinary lenses. The target
-is others: all poses, shapes and cameras. Of them the annotator sees only what a keypoint detector reports, with noise
-and missing joints. Compared with the truth: the pretrained network's predictions; the same fitted to the keypoints; the
-finetuned network's, and these fitted, which is what the annotator writes; the same without the explicit prior, without
-the location feature; and EFT's way, every person by herself. Then fresh networks
-are trained on the target with these labels and evaluated on the held-out people of model_zoo/heldout.
+is others: all poses, drawn and recorded, shapes and cameras. Of them the annotator sees only what a keypoint detector
+reports, with noise and missing joints. Compared with the truth: the pretrained network's predictions; the same fitted
+to the keypoints; the finetuned network's, and these fitted, which is what the annotator writes; the same without the
+explicit prior, with the hips counted, with BatchNorm not frozen, without the location feature; and EFT's way, every
+person by herself. Then fresh networks are trained on the target with these labels and evaluated on the held-out people
+of model_zoo/heldout. All of it with several seeds, of people and of trainings: mean and standard deviation.
 
 Writes model_zoo/annotator/study.md and .json. What is trained lies in outputs/annotator_study and is not trained again.
 """
@@ -16,6 +17,7 @@ import argparse
 import json
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,7 +34,7 @@ from cliff_ms.io.tables import markdown_table
 from cliff_ms.keypoints import LANDMARKS, SPIN24, index_map
 from cliff_ms.rotation import rotmat_to_axis_angle
 from cliff_ms.synthetic.observation import Observer
-from cliff_ms.synthetic.world import World
+from cliff_ms.synthetic.world import REAL, World
 from cliff_ms.weights.checkpoint import load_weights, side_car
 from cliff_ms.zoo import BUNDLED_BODY
 
@@ -62,21 +64,26 @@ def main() -> None:
     parser.add_argument("--people", type=int, default=1000, help="people to annotate")
     parser.add_argument("--eft_people", type=int, default=100, help="the first of them, to fit in EFT's way")
     parser.add_argument("--fresh_steps", type=int, default=800, help="steps of training anew, of 256 people")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of people and trainings")
     parser.add_argument("--output_dir", type=Path, default=ROOT / "outputs" / "annotator_study", help="what is trained")
     parser.add_argument(
         "--result_dir", type=Path, default=ROOT / "model_zoo" / "annotator", help="study.md, study.json"
     )
     args, start = parser.parse_args(), time.perf_counter()
     runtime.setup_device("CPU")
-    folder, body = prepare_output_dir(args.output_dir), load_body()
+    body, results = load_body(), []
     settings = {name: getattr(args, name) for name in ("pool", "steps", "people", "eft_people", "fresh_steps")}
-    claim_folder(folder, settings)
-    make_people(folder / "pretrain.npz", body, args.pool, seed=1, narrow=True)
-    make_people(folder / "target.npz", body, args.people, seed=5, narrow=False)
-    rows = annotations(folder, body, args.steps, args.eft_people)
-    fresh = retrained(folder, body, args.fresh_steps)
+    for seed in args.seeds:
+        folder = prepare_output_dir(args.output_dir / f"seed_{seed}")
+        claim_folder(folder, settings)
+        make_people(folder / "pretrain.npz", body, args.pool, 2 * seed + 1, narrow=True)
+        make_people(folder / "target.npz", body, args.people, 2 * seed + 2, narrow=False)
+        rows = annotations(folder, body, args.steps, args.eft_people, seed)
+        results.append((rows, retrained(folder, body, args.fresh_steps, seed)))
+        print(f"seed {seed}", cli.table(rows), cli.table(results[-1][1]), sep="\n\n", flush=True)
     minutes = (time.perf_counter() - start) / 60
-    write_result(prepare_output_dir(args.result_dir), rows, fresh, {**settings, "minutes": round(minutes, 1)})
+    settings |= {"seeds": args.seeds, "minutes": round(minutes, 1)}
+    write_result(prepare_output_dir(args.result_dir), *zip(*results, strict=True), settings)
 
 
 def make_people(path: Path, body: Body, count: int, seed: int, narrow: bool, observation: str = "detector") -> None:
@@ -93,7 +100,7 @@ def make_people(path: Path, body: Body, count: int, seed: int, narrow: bool, obs
     """
     if path.is_file():
         return
-    world = World(body, real=0)
+    world = World(body, real=0 if narrow else REAL)
     if narrow:
         world.prior.weights[UPRIGHT_POSES:] = 0
         world.prior.weights /= world.prior.weights.sum()
@@ -127,7 +134,7 @@ def make_people(path: Path, body: Body, count: int, seed: int, narrow: bool, obs
     save_annotations(path, concatenate(parts).take(slice(count)))
 
 
-def annotations(folder: Path, body: Body, steps: int, eft_people: int) -> list[dict]:
+def annotations(folder: Path, body: Body, steps: int, eft_people: int, seed: int) -> list[dict]:
     """Annotate the target in every way; a row of the table each."""
     from cliff_ms.annotation.annotator import (
         AnnotationJob,
@@ -141,11 +148,20 @@ def annotations(folder: Path, body: Body, steps: int, eft_people: int) -> list[d
 
     config = replace(load_annotator_config(CONFIG), model=MODEL)
     no_prior = replace(config, loss=replace(config.loss, keypoints3d=0.0, pose=0.0, betas=0.0))
+    hips = replace(config, annotator=replace(config.annotator, joint_weights={}))
+    unfrozen = replace(config, train=replace(config.train, freeze_norm=False))
     without = replace(config, model=replace(MODEL, location_input=False))
+    ways = {
+        "": config,
+        ", no explicit prior": no_prior,
+        ", hips counted": hips,
+        ", not frozen": unfrozen,
+        ", no location feature": without,
+    }
     rows = []
-    for name, setting in (("", config), (", no explicit prior", no_prior), (", no location feature", without)):
+    for name, setting in ways.items():
         kind = "with_location" if setting.model.location_input else "without_location"
-        ckpt = pretrained(folder / kind, folder / "pretrain.npz", body, setting.model, steps)
+        ckpt = pretrained(folder / kind, folder / "pretrain.npz", body, setting.model, steps, seed)
         output = folder / f"annotated{name.replace(', ', '_').replace(' ', '_')}.npz"
         job = AnnotationJob(setting, load_weights(ckpt), folder / "target.npz", None, output, exact_keypoints=True)
         target = job.check(body)
@@ -153,12 +169,12 @@ def annotations(folder: Path, body: Body, steps: int, eft_people: int) -> list[d
         if code:
             sys.exit(130)
         before, finetuned, after = summarise(result, body)
-        if name != ", no explicit prior":  # that starts from the same predictions
+        if name in ("", ", no location feature"):  # the others start from the same predictions
             fitted = fit(job, target, body, result.before)
             error_px, _ = errors2d(fitted.extras["points2d"], target.people, joint_weights(setting))
             alone = mean_errors(fitted, error_px, result.truth, body)
             rows.append({"annotator": f"pretrained network{name}", **before})
-            rows.append({"annotator": f"fitted alone{name}", **alone})
+            rows.append({"annotator": f"pretrained network, fitted{name}", **alone})
         rows.append({"annotator": f"finetuned{name}", **finetuned})
         rows.append({"annotator": f"finetuned, fitted{name}", **after})
         if not name:
@@ -169,11 +185,13 @@ def annotations(folder: Path, body: Body, steps: int, eft_people: int) -> list[d
     return rows
 
 
-def pretrained(output_dir: Path, people: Path, body: Body, model: ModelConfig, steps: int) -> Path:
+def pretrained(output_dir: Path, people: Path, body: Body, model: ModelConfig, steps: int, seed: int) -> Path:
     """Train with full supervision, or go on, or take what was trained; the weights."""
     from cliff_ms.training.trainer import train
 
-    settings = TrainConfig(steps, 5e-4, (0.7, 0.92), clip_norm=1.0, ema=0.99, val_every=0, save_every=500, keep=1)
+    settings = TrainConfig(
+        steps, 5e-4, (0.7, 0.92), clip_norm=1.0, ema=0.99, seed=seed, val_every=0, save_every=500, keep=1
+    )
     config = Config(model, DataConfig(train=(SourceConfig(str(people)),), batch_size=256), loss=LOSS, train=settings)
     final = output_dir / "checkpoints" / "final.ckpt"
     if not side_car(final).is_file() and train(config, output_dir, body, (output_dir / "config.yaml").is_file()):
@@ -256,7 +274,7 @@ def fit_each(job: "AnnotationJob", result: "Annotated", body: Body, count: int) 
     ]
 
 
-def retrained(folder: Path, body: Body, steps: int) -> list[dict]:
+def retrained(folder: Path, body: Body, steps: int, seed: int) -> list[dict]:
     """Train fresh networks on the target with each kind of labels, and evaluate them on the held-out people."""
     from cliff_ms.evaluation.evaluate import EvalJob, evaluate
     from cliff_ms.evaluation.protocols import find_protocol
@@ -275,7 +293,7 @@ def retrained(folder: Path, body: Body, steps: int) -> list[dict]:
         file = folder / f"labels_{name}.npz"
         if not file.is_file():
             save_annotations(file, replace(known, keypoints2d=target.keypoints2d))
-        ckpt = pretrained(folder / f"fresh_{name}", file, body, MODEL, steps)
+        ckpt = pretrained(folder / f"fresh_{name}", file, body, MODEL, steps, seed)
         job = EvalJob(
             find_protocol("synthetic", None), load_weights(ckpt), HELD_OUT / "annotations.npz", keypoints="noisy"
         )
@@ -285,18 +303,38 @@ def retrained(folder: Path, body: Body, steps: int) -> list[dict]:
     return rows
 
 
-def write_result(folder: Path, rows: list[dict], fresh: list[dict], settings: dict) -> None:
-    """Write study.md and study.json, and print the tables."""
-    print(cli.table(rows), cli.table(fresh), sep="\n\n")
+def write_result(folder: Path, rows: Sequence[list[dict]], fresh: Sequence[list[dict]], settings: dict) -> None:
+    """Write study.md and study.json, and print the tables.
+
+    Args:
+        folder: Where to.
+        rows: Of each seed, what `annotations` returned.
+        fresh: Of each seed, what `retrained` returned.
+        settings: Of the study.
+    """
     with atomic_path(folder / "study.json") as temporary:
         values = {"annotations": rows, "trained on them": fresh, "settings": settings}
         temporary.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
     lines = ["# The annotator on synthetic people", "", "`bash scripts/run_annotator_study.sh` makes this file.", ""]
     lines += ["Settings: " + ", ".join(f"{name} {value}" for name, value in settings.items()) + ".", ""]
-    lines += ["## Annotations against the truth", "", *markdown_table(rows), ""]
-    lines += ["## Fresh networks trained on them, on the held-out people", "", *markdown_table(fresh), ""]
+    lines += ["## Annotations against the truth", "", *markdown_table(over_seeds(rows)), ""]
+    lines += ["## Fresh networks trained on them, on the held-out people", "", *markdown_table(over_seeds(fresh)), ""]
     with atomic_path(folder / "study.md") as temporary:
         temporary.write_text("\n".join(lines), encoding="utf-8")
+    print("\n".join(lines))
+
+
+def over_seeds(tables: Sequence[list[dict]]) -> list[dict]:
+    """The same tables of several seeds as one: mean and standard deviation of what is no name or count."""
+    joined = []
+    for same in zip(*tables, strict=True):
+        joined.append(dict(same[0]))
+        for name, value in same[0].items():
+            if isinstance(value, float):
+                values = [row[name] for row in same]
+                spread = f" ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else ""
+                joined[-1][name] = f"{np.mean(values):.1f}{spread}"
+    return joined
 
 
 if __name__ == "__main__":
