@@ -3,6 +3,9 @@
 import logging
 import os
 import signal
+import types
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from cliff_ms.io.errors import InputError
 
@@ -15,6 +18,7 @@ os.environ.setdefault("GLOG_v", "3")  # MindSpore logs errors only; its warnings
 
 DEVICE_TARGETS = ("auto", "Ascend", "GPU", "CPU")
 ENGINES = ("auto", "mindspore", "onnxruntime")
+_STOPPING = (signal.SIGINT, signal.SIGTERM)
 _PREFERENCE = ("Ascend", "GPU", "CPU")
 _MISSING = {
     "Ascend": "an Ascend NPU with its driver and the CANN toolkit",
@@ -107,3 +111,46 @@ def setup_distributed() -> tuple[int, int]:
         parallel_mode=ms.ParallelMode.DATA_PARALLEL, gradients_mean=True, device_num=world_size
     )
     return rank, world_size
+
+
+class StopRequest:
+    """Whether somebody has asked this process to stop.
+
+    Args:
+        hears: Take the signals, see `stop_signals`.
+
+    Attributes:
+        signal: SIGINT or SIGTERM, or None.
+    """
+
+    def __init__(self, hears: bool = False) -> None:
+        self.signal: int | None = None
+        self._hears = hears
+        self.listen()
+
+    def listen(self) -> None:
+        """Take the signals: again after MindSpore has compiled a graph, from when on it turns Ctrl-C into SIGTERM."""
+        if self._hears and self.signal is None:
+            for each in _STOPPING:
+                signal.signal(each, self._note)
+
+    def _note(self, number: int, frame: types.FrameType | None) -> None:
+        self.signal = number
+        log.warning("stopping after this step; once more to stop without saving")
+        for each in _STOPPING:
+            signal.signal(each, signal.SIG_DFL)
+
+
+@contextmanager
+def stop_signals() -> Iterator[StopRequest]:
+    """Take SIGTERM and Ctrl-C as a request to stop after the step; the second one ends the process at once.
+
+    Yields:
+        The request.
+    """
+    before = {each: signal.getsignal(each) for each in _STOPPING}
+    try:
+        yield StopRequest(hears=True)
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)

@@ -107,10 +107,11 @@ def main() -> int:
 
     predictor = load_predictor(ckpt, body, args.engine, args.batch_size, args.fit)
     find = Finder(boxes, keypoints, detector, args.boxes, args.keypoints)
-    demo = Demo(predictor, body, find, output_dir, args.focal_length, args.obj)
     print(f"weights: {predictor.origin}\nbody: {body.name}; engine: {predictor.engine}; device of MindSpore: {device}")
     ready = time.perf_counter()
-    page = demo.run(inputs, f"Weights: {predictor.origin} Body: {body.name}.")
+    with runtime.stop_signals() as stop:
+        demo = Demo(predictor, body, find, output_dir, args.focal_length, args.obj, stop)
+        page = demo.run(inputs, f"Weights: {predictor.origin} Body: {body.name}.")
     if demo.seconds:
         first, rest = demo.seconds[0], demo.seconds[1:]
         print(cli.table(demo.rows))
@@ -119,4 +120,6 @@ def main() -> int:
         print(f"open {page}")
     if demo.failed:
         print(f"{len(demo.failed)} of {len(inputs)} files could not be used; the reasons are above")
+    if stop.signal is not None:
+        return 128 + stop.signal
     return 2 if demo.failed else 0

@@ -7,6 +7,7 @@ of the full image.
 import logging
 import re
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,12 +41,20 @@ class Detections:
         keypoints: (P, K, 3) float32, x and y in px of the full image and a confidence in 0-1 (0: missing, with x = y =
             0); None where there are only boxes.
         joint_set: The order of the K joints, a key of `keypoints.JOINT_SETS`; None without keypoints.
+        ids: (P,) int64, who they are through a video, as the user's file says; -1 where it does not. None where it says
+            nothing of anybody.
     """
 
     boxes: np.ndarray
     scores: np.ndarray
     keypoints: np.ndarray | None = None
     joint_set: str | None = None
+    ids: np.ndarray | None = None
+
+    def take(self, rows: np.ndarray) -> "Detections":
+        """The people of some rows."""
+        keypoints, ids = (None if array is None else array[rows] for array in (self.keypoints, self.ids))
+        return Detections(self.boxes[rows], self.scores[rows], keypoints, self.joint_set, ids)
 
 
 def read_boxes(path: str | Path, box_format: str = "xyxy") -> dict[str, Detections]:
@@ -77,7 +86,8 @@ def read_boxes(path: str | Path, box_format: str = "xyxy") -> dict[str, Detectio
 def read_keypoints(path: str | Path) -> dict[str, Detections]:
     """Read the 2D keypoints of people; their boxes are drawn around them (`boxes_from_keypoints`).
 
-    A confidence above 1 (a visibility flag of 2) counts as 1. People with fewer than MIN_JOINTS joints above
+    A confidence above 1 (a visibility flag of 2) counts as 1. Who people are through a video is read from `track_id`
+    (COCO, PoseTrack), `idx` (AlphaPose) and `person_id` (OpenPose). People with fewer than MIN_JOINTS joints above
     MIN_CONFIDENCE are left out, with a warning: no box can be drawn around them. A person's score is the file's or,
     without one, the mean confidence of the visible joints.
 
@@ -96,12 +106,13 @@ def read_keypoints(path: str | Path) -> dict[str, Detections]:
     path = Path(path)
     people_of, joint_set = read_people(path)
     source = f"Keypoints {'folder' if path.is_dir() else 'file'} '{path}'"
+    people_of = _with_true_numbers(people_of, source)
     if not people_of:
         raise InputError(f"{source} holds no image.")
     kept, left_out = {}, []
     for image, people in people_of.items():
         where = source if image == ANY_IMAGE else f"{source}, image '{image}'"
-        rows = [k for k, (joints, _) in enumerate(people) if (joints[:, 2] > MIN_CONFIDENCE).sum() >= MIN_JOINTS]
+        rows = [k for k, person in enumerate(people) if (person.joints[:, 2] > MIN_CONFIDENCE).sum() >= MIN_JOINTS]
         left_out += [f"{where}, row {k}" for k in range(len(people)) if k not in rows]
         kept[image] = _from_keypoints(people, rows, joint_set, where)
     if left_out:
@@ -145,6 +156,33 @@ def for_image(people: dict[str, Detections], path: str | Path, source: str | Pat
     )
 
 
+def for_frames(people: dict[str, Detections], path: str | Path, source: str | Path) -> Callable[[int], Detections]:
+    """Look up the people of a video's frames.
+
+    An entry names a frame by its number, from 0, alone or after the video's stem ('7', '7.jpg', 'clip_000000000007',
+    'clip_0007.png'), or the video itself, for all of its frames.
+
+    Args:
+        people: What `read_boxes` or `read_keypoints` returned.
+        path: The video.
+        source: The file that the people come from, for the message.
+
+    Returns:
+        Number of a frame -> its people; nobody where the file knows other frames only.
+
+    Raises:
+        InputError: If there is no entry for any of its frames.
+    """
+    frame_name = re.compile(rf"(?:{re.escape(Path(path).stem)}_)?(\d+)")
+    matches = {key: frame_name.fullmatch(Path(key).stem) for key in people}
+    frames = {int(match[1]): people[key] for key, match in matches.items() if match}
+    if not frames:
+        for_all = for_image(people, path, source)
+        return lambda frame: for_all
+    nobody = next(iter(frames.values())).take(np.zeros(0, np.intp))
+    return lambda frame: frames.get(frame, nobody)
+
+
 def pair(boxes: Detections, keypoints: Detections, where: str) -> Detections:
     """Put the boxes of an image and the keypoints of the same people together, row by row.
 
@@ -172,7 +210,7 @@ def pair(boxes: Detections, keypoints: Detections, where: str) -> Detections:
                 f"{where}, row {k}: no visible joint lies in the box {box.tolist()}; the people must be in the same "
                 "order in the boxes file and in the keypoints file."
             )
-    return Detections(boxes.boxes, boxes.scores, keypoints.keypoints, keypoints.joint_set)
+    return Detections(boxes.boxes, boxes.scores, keypoints.keypoints, keypoints.joint_set, keypoints.ids)
 
 
 def boxes_from_keypoints(keypoints: np.ndarray, where: str) -> np.ndarray:
@@ -210,6 +248,12 @@ def box_around(joints: np.ndarray, where: str) -> np.ndarray:
     return np.concatenate([center - half, center + half])
 
 
+def boxes_in_image(boxes: np.ndarray, img_hw: tuple[int, int]) -> np.ndarray:
+    """Which boxes (P, 4), x1, y1, x2, y2 in px, share some area with an image of height and width in px, (P,) bool."""
+    height, width = img_hw
+    return (boxes[:, 2:] > 0).all(1) & (boxes[:, 0] < width) & (boxes[:, 1] < height)
+
+
 def check_boxes_in_image(boxes: np.ndarray, img_hw: tuple[int, int], where: str) -> None:
     """Refuse a box that lies wholly outside its image; partly outside is fine.
 
@@ -221,24 +265,38 @@ def check_boxes_in_image(boxes: np.ndarray, img_hw: tuple[int, int], where: str)
     Raises:
         InputError: If a box and the image share no area.
     """
-    height, width = img_hw
-    for k, (x1, y1, x2, y2) in enumerate(np.asarray(boxes).tolist()):
-        if x2 <= 0 or y2 <= 0 or x1 >= width or y1 >= height:
-            raise InputError(
-                f"{where}, row {k}: the box {[x1, y1, x2, y2]} lies outside the image, which is {width} px wide and "
-                f"{height} px high; give boxes in px of this image."
-            )
+    outside = np.flatnonzero(~boxes_in_image(boxes, img_hw))
+    if len(outside):
+        row = outside[0]
+        raise InputError(
+            f"{where}, row {row}: the box {boxes[row].tolist()} lies outside the image, which is {img_hw[1]} px wide "
+            f"and {img_hw[0]} px high; give boxes in px of this image."
+        )
+
+
+def _with_true_numbers(people_of: dict[str, list[KeypointPerson]], source: str) -> dict[str, list[KeypointPerson]]:
+    """The same people; without numbers if two of an image have the same, as AlphaPose without tracking writes them."""
+    for image, people in people_of.items():
+        numbers = [person.number for person in people if person.number is not None]
+        if len(set(numbers)) < len(numbers):
+            log.warning("%s: people are numbered, but two in image '%s' have the same number: not used.", source, image)
+            return {name: [person._replace(number=None) for person in each] for name, each in people_of.items()}
+    return people_of
 
 
 def _from_keypoints(people: list[KeypointPerson], rows: list[int], joint_set: str, where: str) -> Detections:
     """Take the people of these rows."""
-    keypoints = np.array([people[k][0] for k in rows], np.float32).reshape(-1, len(JOINT_SETS[joint_set]), 3)
-    boxes = [box_around(people[k][0], f"{where}, row {k}") for k in rows]
-    scores = []
-    for k in rows:
-        joints, score = people[k]
-        scores.append(joints[joints[:, 2] > MIN_CONFIDENCE, 2].mean() if score is None else score)
-    return Detections(np.array(boxes).reshape(-1, 4), np.array(scores, np.float64), keypoints, joint_set)
+    kept = [people[k] for k in rows]
+    keypoints = np.array([person.joints for person in kept], np.float32).reshape(-1, len(JOINT_SETS[joint_set]), 3)
+    boxes = [box_around(people[k].joints, f"{where}, row {k}") for k in rows]
+    scores = [
+        person.joints[person.joints[:, 2] > MIN_CONFIDENCE, 2].mean() if person.score is None else person.score
+        for person in kept
+    ]
+    numbers = [person.number for person in kept]
+    known = any(number is not None for number in numbers)
+    ids = np.array([-1 if number is None else number for number in numbers], np.int64) if known else None
+    return Detections(np.array(boxes).reshape(-1, 4), np.array(scores, np.float64), keypoints, joint_set, ids)
 
 
 def _boxes_of_json(path: Path) -> dict[str, list]:

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,10 +14,22 @@ from cliff_ms.keypoints import JOINT_SETS
 # The key of keypoints that come without an image name: OpenPose writes one file per image and names none inside.
 ANY_IMAGE = "*"
 _OPENPOSE_ENDINGS = ("_keypoints", "_openpose")
+_NUMBERS = ("track_id", "idx", "person_id")
 _OTHER_OPENPOSE_MODELS = {54: "the 18-joint COCO model", 45: "the 15-joint MPI model"}
 
-# One person: joints (K, 3) float32, x and y in px and confidence, and a score, None where the file has none.
-KeypointPerson = tuple[np.ndarray, float | None]
+
+class KeypointPerson(NamedTuple):
+    """One person of an image.
+
+    Attributes:
+        joints: (K, 3) float32, x and y in px and confidence; missing joints are all zero.
+        score: None where the file has none.
+        number: Who it is, the same in all frames of a video; None where the file does not say.
+    """
+
+    joints: np.ndarray
+    score: float | None = None
+    number: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,10 +170,12 @@ def _openpose_folder(folder: Path) -> dict[str, list[KeypointPerson]]:
 def _openpose_people(people: object, where: str) -> list[KeypointPerson]:
     if not isinstance(people, list):
         raise InputError(f"{where}: 'people' must be a list.")
-    return [
-        (_joints(field(person, "pose_keypoints_2d", f"{where}, row {k}"), "openpose25", f"{where}, row {k}"), None)
-        for k, person in enumerate(people)
-    ]
+    found = []
+    for k, person in enumerate(people):
+        row = f"{where}, row {k}"
+        joints = _joints(field(person, "pose_keypoints_2d", row), "openpose25", row)
+        found.append(KeypointPerson(joints, number=_number(person, row)))
+    return found
 
 
 def _coco_results(results: list, where: str) -> dict[str, list[KeypointPerson]]:
@@ -172,7 +187,7 @@ def _coco_results(results: list, where: str) -> dict[str, list[KeypointPerson]]:
         if score is not None and not (isinstance(score, int | float) and np.isfinite(score)):
             raise InputError(f"{row}: 'score' must be a finite number, got {score}.")
         image = result["file_name"] if "file_name" in result else field(result, "image_id", row)
-        people_of[_image_key(image, row)].append((joints, score))
+        people_of[_image_key(image, row)].append(KeypointPerson(joints, score, _number(result, row)))
     return people_of
 
 
@@ -180,8 +195,22 @@ def _coco_annotations(data: dict, where: str) -> dict[str, list[KeypointPerson]]
     people_of = {_image_name(image, f"{where}, images row {k}"): [] for k, image in enumerate(data["images"])}
     for person in coco_people(data, where):
         if not person.is_crowd and person.joints[:, 2].any():
-            people_of[person.image_name].append((person.joints, None))
+            number = _number(person.row, person.where)
+            people_of[person.image_name].append(KeypointPerson(person.joints, number=number))
     return people_of
+
+
+def _number(person: dict, where: str) -> int | None:
+    """Who a person is: `track_id` of COCO and PoseTrack, `idx` of AlphaPose, `person_id` of OpenPose; -1 is nobody."""
+    key = next((key for key in _NUMBERS if key in person), None)
+    if key is None:
+        return None
+    value = person[key]
+    while isinstance(value, list) and len(value) == 1:  # as OpenPose and AlphaPose write it
+        value = value[0]
+    if not isinstance(value, int | float) or value != int(value):
+        raise InputError(f"{where}: '{key}' must be a whole number, got {person[key]}.")
+    return int(value) if value >= 0 else None
 
 
 def _image_name(image: object, where: str) -> str:

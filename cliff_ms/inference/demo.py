@@ -3,7 +3,7 @@
 import functools
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,11 +17,13 @@ from cliff_ms.data import detections as found
 from cliff_ms.data.detections import Detections
 from cliff_ms.inference.detectors import Detector
 from cliff_ms.inference.predict import People, Predictor
+from cliff_ms.inference.video import FindInFrame, Moment, in_order, watch
 from cliff_ms.io.errors import InputError
 from cliff_ms.io.exif import stated_focal_length
 from cliff_ms.io.files import atomic_path
 from cliff_ms.io.images import read_image, write_image
 from cliff_ms.io.video import VideoReader, VideoWriter, is_video
+from cliff_ms.runtime import StopRequest
 from cliff_ms.visual.meshes import person_mesh, write_glb, write_obj
 from cliff_ms.visual.page import PageEntry, Person, write_page
 from cliff_ms.visual.render import PALETTE, render_overlay, render_side
@@ -29,6 +31,8 @@ from cliff_ms.visual.render import PALETTE, render_overlay, render_side
 log = logging.getLogger("cliff_ms")
 
 FocalLengthRule = Literal["exif", "estimate"]
+Colour = tuple[float, float, float]  # RGB in [0, 1]
+_DRAWERS = 2  # threads that draw a video
 ESTIMATED = "estimated from the image size (a diagonal field of view of 55 degrees)"
 
 
@@ -50,21 +54,40 @@ class Finder:
     boxes_file: Path | None = None
     keypoints_file: Path | None = None
 
-    def __call__(self, image: np.ndarray, path: Path, frame: int | None = None) -> Detections:
-        """The people in an image, or in frame `frame` of a video.
+    def __call__(self, image: np.ndarray, path: Path) -> Detections:
+        """The people in a photo.
 
         Raises:
             InputError: No entry for it, boxes outside it, or boxes and keypoints that do not pair up.
         """
         if self.detector is not None:
             return self.detector.find(image)
-        boxes = self._look_up(self.boxes, path, frame, self.boxes_file)
-        people = self._look_up(self.keypoints, path, frame, self.keypoints_file)
-        if boxes is not None and people is not None:
-            people = found.pair(boxes, people, str(path))
-        people = people or boxes
+        boxes, keypoints = (
+            None if people is None else found.for_image(people, path, file) for people, file in self._given()
+        )
+        people = self._paired(boxes, keypoints, str(path))
         found.check_boxes_in_image(people.boxes, image.shape[:2], str(path))
         return people
+
+    def in_video(self, path: Path) -> FindInFrame:
+        """Where the people of a video's frames are.
+
+        Raises:
+            InputError: No entry for any of them; when called, boxes and keypoints that do not pair up.
+        """
+        if self.detector is not None:
+            return lambda image, frame: self.detector.find(image)
+        boxes_in, keypoints_in = (
+            (lambda frame: None) if people is None else found.for_frames(people, path, file)
+            for people, file in self._given()
+        )
+        return lambda image, frame: self._paired(boxes_in(frame), keypoints_in(frame), "boxes and keypoints")
+
+    @property
+    def numbers(self) -> set[int]:
+        """Those that the keypoints file gives people."""
+        each = (self.keypoints or {}).values()
+        return {int(number) for people in each if people.ids is not None for number in people.ids if number >= 0}
 
     @property
     def source(self) -> str:
@@ -74,24 +97,14 @@ class Finder:
         given = {"boxes": self.boxes, "keypoints": self.keypoints}
         return " and ".join(name for name, people in given.items() if people is not None) + " as given"
 
+    def _given(self) -> tuple[tuple[dict[str, Detections] | None, Path | None], ...]:
+        return (self.boxes, self.boxes_file), (self.keypoints, self.keypoints_file)
+
     @staticmethod
-    def _look_up(
-        people: dict[str, Detections] | None, path: Path, frame: int | None, source: Path | None
-    ) -> Detections | None:
-        if people is None:
-            return None
-        if frame is not None:
-            # As OpenPose numbers the frames of a video; an entry for the video itself holds for all its frames.
-            name = path.with_name(f"{path.stem}_{frame:012d}")
-            try:
-                return found.for_image(people, name, source)
-            except InputError as error:
-                missing_frame = error
-            try:
-                return found.for_image(people, path, source)
-            except InputError:
-                raise missing_frame from None
-        return found.for_image(people, path, source)
+    def _paired(boxes: Detections | None, keypoints: Detections | None, where: str) -> Detections:
+        if boxes is not None and keypoints is not None:
+            return found.pair(boxes, keypoints, where)
+        return keypoints or boxes
 
 
 @dataclass
@@ -106,6 +119,7 @@ class Demo:
         focal_length: px; 'exif' for what an image's file states, where that can be trusted, and else estimated from the
             image's size; 'estimate' for the latter in any case.
         write_obj: Also write each person of an image as OBJ, which takes ten times as long as GLB.
+        stop: Ends the run: of a video, what was seen so far is drawn and written.
         rows: Filled while running: one dict per person of each image, one per video.
         failed: Filled while running: files that could not be used, already reported.
         seconds: Filled while running: time per finished file.
@@ -117,6 +131,7 @@ class Demo:
     output_dir: Path
     focal_length: float | FocalLengthRule = "exif"
     write_obj: bool = False
+    stop: StopRequest = field(default_factory=StopRequest)
     rows: list[dict] = field(default_factory=list)
     failed: list[Path] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
@@ -145,6 +160,9 @@ class Demo:
         with ThreadPoolExecutor(max_workers=1) as drawer:
             drawing = None
             for path in tqdm(inputs, unit="file", disable=len(inputs) == 1 and not is_video(inputs[0])):
+                self.stop.listen()
+                if self.stop.signal is not None:
+                    break
                 start = time.perf_counter()
                 estimated = self._attempt(path, self._video if is_video(path) else self._image, path)
                 if drawing is not None:
@@ -187,13 +205,14 @@ class Demo:
         return None, f"{ESTIMATED}, not {stated.px:.0f} px ({stated.source}; {why})"
 
     def _draw_image(self, path: Path, image: np.ndarray, people: People, note: str) -> PageEntry:
-        overlay, side = self._overlay(image, people), self._side(people)
+        colours = [_colour(k) for k in range(len(people))]
+        overlay, side = self._overlay(image, people, colours), self._side(people, colours)
         write_image(self._output(path, "overlay.jpg"), overlay)
         write_image(self._output(path, "side.jpg"), side)
         self._save(path, [people.to_arrays(path.name)])
         files = {"parameters": f"{path.stem}_cliff.npz"}
         for k, vertices in enumerate(people.vertices):
-            mesh = person_mesh(vertices, self.body.faces, _colour(k))
+            mesh = person_mesh(vertices, self.body.faces, colours[k])
             write_glb(self._output(path, f"{k}.glb"), [mesh])
             files[f"person {k} (GLB)"] = f"{path.stem}_{k}.glb"
             if self.write_obj:
@@ -201,45 +220,71 @@ class Demo:
                 files[f"person {k} (OBJ)"] = f"{path.stem}_{k}.obj"
         rows = describe(people)
         self.rows += [{"file": path.name, **row} for row in rows]
-        return PageEntry(path.name, overlay, side, _page_people(people, rows), files, note=note)
+        return PageEntry(path.name, overlay, side, _page_people(people, colours, rows), files, note=note)
 
     def _video(self, path: Path) -> Callable[[], PageEntry]:
-        arrays, shown = [], None
         focal_length, focal_source = (
             (self.focal_length, "as given") if isinstance(self.focal_length, float) else (None, ESTIMATED)
         )
+        watched = watch(path, self.find.in_video(path), self.predictor, focal_length, self.find.numbers)
+        moments = []
+        for moment in tqdm(watched, f"{path.name}: finding", leave=False):
+            moments.append(moment)
+            self.stop.listen()
+            if self.stop.signal is not None:
+                break
+        arrays, shown = [], None
         output = self._output(path, "overlay.mp4")
-        with VideoReader(path) as reader, VideoWriter(output, reader.fps, reader.img_hw) as writer:
-            for frame, image in enumerate(tqdm(reader, path.name, reader.frame_count or None, leave=False)):
-                people = self.predictor(image, self.find(image, path, frame), focal_length)
-                overlay = self._overlay(image, people)
+        with (
+            VideoReader(path) as reader,
+            VideoWriter(output, reader.fps, reader.img_hw) as writer,
+            ThreadPoolExecutor(_DRAWERS) as drawers,
+        ):
+            frames = ((image, self._pose(moment), moment) for moment, image in zip(moments, reader, strict=False))
+            drawn = in_order(drawers, self._draw_moment, frames)
+            stopped_before = self.stop.signal is not None
+            for people, overlay, moment in tqdm(drawn, f"{path.name}: drawing", len(moments), leave=False):
                 writer.write(overlay)
-                arrays.append(people.to_arrays(f"{path.name}/{frame:06d}", frame))
+                arrays.append(_moment_arrays(people, moment, path.name))
                 if shown is None or (len(people) and not len(shown[0])):
-                    shown = people, overlay  # the first frame with somebody in it stands for the video
+                    shown = people, overlay, moment  # the first frame with somebody in it stands for the video
+                if self.stop.signal is not None and not stopped_before:
+                    break
         self._save(path, arrays)
-        people, overlay = shown
-        count = sum(len(a["shape"]) for a in arrays)
-        self.rows.append({"file": path.name, "person": f"{count} in {len(arrays)} frames"})
+        people, overlay, moment = shown
+        colours = [_colour(track) for track in moment.tracks]
+        tracks = len(set(np.concatenate([moment.tracks for moment in moments]).tolist()))
+        self.rows.append({"file": path.name, "person": f"{tracks} in {len(moments)} frames"})
         note = f"people {self.find.source}; focal length {people.focal_length:.0f} px, {focal_source}"
         note += _fit_note(*(np.concatenate([a[key] for a in arrays]) for key in ("fit_sigma", "error_2d")))
         log.info("%s: %s", path, note)
+        rows = [row | {"person": int(track)} for row, track in zip(describe(people), moment.tracks, strict=True)]
         entry = PageEntry(
             path.name,
             overlay,
-            self._side(people),
-            _page_people(people, describe(people)),
+            self._side(people, colours),
+            _page_people(people, colours, rows),
             {"parameters": f"{path.stem}_cliff.npz"},
             output.name,
             note,
         )
         return lambda: entry
 
-    def _overlay(self, image: np.ndarray, people: People) -> np.ndarray:
-        return render_overlay(image, _meshes(people), self.body.faces, people.focal_length)
+    def _pose(self, moment: Moment) -> People:
+        people = self.predictor.pose(moment.people)
+        self.stop.listen()
+        return people
 
-    def _side(self, people: People) -> np.ndarray:
-        return render_side(_meshes(people), self.body.faces, people.focal_length, people.img_hw)
+    def _draw_moment(self, image: np.ndarray, people: People, moment: Moment) -> tuple[People, np.ndarray, Moment]:
+        return people, self._overlay(image, people, [_colour(track) for track in moment.tracks]), moment
+
+    def _overlay(self, image: np.ndarray, people: People, colours: Sequence[Colour]) -> np.ndarray:
+        meshes = list(zip(people.vertices, colours, strict=True))
+        return render_overlay(image, meshes, self.body.faces, people.focal_length)
+
+    def _side(self, people: People, colours: Sequence[Colour]) -> np.ndarray:
+        meshes = list(zip(people.vertices, colours, strict=True))
+        return render_side(meshes, self.body.faces, people.focal_length, people.img_hw)
 
     def _save(self, path: Path, arrays: list[dict[str, np.ndarray]]) -> None:
         joined = {key: np.concatenate([a[key] for a in arrays]) for key in arrays[0]}
@@ -281,13 +326,19 @@ def _fit_note(fit_sigma: np.ndarray, error_2d: np.ndarray) -> str:
     return f"; bodies fitted to the keypoints: {error}, noise {100 * np.nanmean(fit_sigma):.1f} %"
 
 
-def _page_people(people: People, rows: list[dict]) -> list[Person]:
-    return [Person(people.vertices[k], _colour(k), row) for k, row in enumerate(rows)]
+def _moment_arrays(people: People, moment: Moment, name: str) -> dict[str, np.ndarray]:
+    """The rows of a frame in the npz of a video."""
+    count = len(people)
+    return people.to_arrays(f"{name}/{moment.frame:06d}", moment.frame) | {
+        "frame": np.full(count, moment.frame),
+        "time_s": np.full(count, moment.time),
+        "track_id": moment.tracks,
+    }
 
 
-def _meshes(people: People) -> list[tuple[np.ndarray, tuple[float, float, float]]]:
-    return [(vertices, _colour(k)) for k, vertices in enumerate(people.vertices)]
+def _page_people(people: People, colours: Sequence[Colour], rows: list[dict]) -> list[Person]:
+    return [Person(*person) for person in zip(people.vertices, colours, rows, strict=True)]
 
 
-def _colour(k: int) -> tuple[float, float, float]:
+def _colour(k: int) -> Colour:
     return PALETTE[k % len(PALETTE)]

@@ -30,6 +30,25 @@ log = logging.getLogger("cliff_ms")
 
 
 @dataclass(frozen=True, eq=False)
+class Estimate:
+    """The parameters of the bodies of one image, not posed yet. P people; the frame is the full image's camera.
+
+    Attributes:
+        detections: Where they were found, in the same order.
+        focal_length: px.
+        img_hw: Height and width of the image, px.
+        bodies: Float32.
+        fit_sigma: (P,), see `People`.
+    """
+
+    detections: Detections
+    focal_length: float
+    img_hw: tuple[int, int]
+    bodies: SMPLParameters
+    fit_sigma: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
 class People:
     """The bodies of one image. P people, V vertices; the frame is the full image's camera.
 
@@ -161,41 +180,63 @@ class Predictor:
         Raises:
             InputError: Weights that read keypoints, and none given; weights that give no finite numbers.
         """
-        count = len(detections.boxes)
-        img_hw = np.tile(np.array(image.shape[:2], np.float32), (count, 1))
+        return self.pose(self.estimate(image, detections, focal_length))
+
+    def estimate(self, image: np.ndarray, detections: Detections, focal_length: float | None = None) -> Estimate:
+        """The same without posing the bodies."""
+        img_hw = image.shape[:2]
         if focal_length is None:
-            focal_length = float(camera.estimate_focal_length(np.array(image.shape[:2], np.float64)))
-        focal = np.full(count, focal_length, np.float32)
-        center, size = box_to_crop(detections.boxes, self._config.crop_hw)
+            focal_length = float(camera.estimate_focal_length(np.array(img_hw, np.float64)))
+        count = len(detections.boxes)
+        size, hw, focal = view = self._view(detections, img_hw, focal_length)
+        center, _ = box_to_crop(detections.boxes, self._config.crop_hw)
         rotmats, betas, translation = (np.empty((count, *shape), np.float32) for shape in ((24, 3, 3), (10,), (3,)))
         for rows, _ in filled_batches(count, self._batch_size):
             inputs = self._inputs(image, detections, center[rows], size[rows], rows)
-            outputs = self._network(inputs, center[rows], size[rows], img_hw[rows], focal[rows])
+            outputs = self._network(inputs, center[rows], size[rows], hw[rows], focal[rows])
             rotmats[rows], betas[rows], _, translation[rows] = outputs
         if not all(np.isfinite(array).all() for array in (rotmats, betas, translation)):
             raise InputError("The network gives values that are not finite: bad weights.")
-        fit_sigma = np.full(count, np.nan)
+        bodies, fit_sigma = SMPLParameters(rotmats, betas, translation), np.full(count, np.nan)
         if self.fits and detections.keypoints is not None:
-            view = detections.keypoints, size, img_hw, focal
-            (rotmats, betas, translation), fit_sigma = self._fit(detections.joint_set)(
-                rotmats, betas, translation, *view
-            )
+            bodies, fit_sigma = self._fit(detections.joint_set)(*bodies, detections.keypoints, *view)
+        return Estimate(detections, focal_length, img_hw, bodies, fit_sigma)
+
+    def pose(self, estimate: Estimate) -> People:
+        """Pose estimated bodies.
+
+        Args:
+            estimate: What `estimate` returned.
+
+        Returns:
+            The bodies, in the same order.
+        """
+        rotmats, betas, translation = estimate.bodies
         vertices, joints = pose_in_batches(self._smpl, betas, rotmats, self._batch_size)
-        joints2d = camera.to_image(camera.project(joints, translation, focal), img_hw)
+        size, hw, focal = self._view(estimate.detections, estimate.img_hw, estimate.focal_length)
+        joints2d = camera.to_image(camera.project(joints, translation, focal), hw)
         moved = translation[:, None]
         return People(
-            detections,
-            focal_length,
-            image.shape[:2],
+            estimate.detections,
+            estimate.focal_length,
+            estimate.img_hw,
             rotmats,
             betas,
             translation,
             vertices + moved,
             joints + moved,
             joints2d,
-            fit_sigma,
-            self._error_2d(SMPLParameters(rotmats, betas, translation), detections, size, img_hw, focal),
+            estimate.fit_sigma,
+            self._error_2d(estimate.bodies, estimate.detections, size, hw, focal),
         )
+
+    def _view(
+        self, detections: Detections, img_hw: tuple[int, int], focal_length: float
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Of each person, height of the crop (P,) px, of the image (P, 2) px, and focal length (P,) px."""
+        count = len(detections.boxes)
+        _, size = box_to_crop(detections.boxes, self._config.crop_hw)
+        return size, np.tile(np.array(img_hw, np.float32), (count, 1)), np.full(count, focal_length, np.float32)
 
     def _error_2d(
         self,

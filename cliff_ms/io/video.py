@@ -74,13 +74,19 @@ class VideoReader:
 
     def __iter__(self) -> Iterator[np.ndarray]:
         """Yield (H, W, 3) uint8 RGB frames."""
-        decoded = 0
+        return (image for _, image in self.timed())
+
+    def timed(self) -> Iterator[tuple[float, np.ndarray]]:
+        """Yield the time in s at which a frame is shown, always later than the one before, and the frame."""
+        decoded, last = 0, -math.inf
         while True:
             ok, bgr = self._capture.read()
             if not ok:
                 break
+            stated = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+            last = stated if stated > last else last + 1 / self.fps
             decoded += 1
-            yield cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+            yield last, cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
         if decoded == 0:
             raise InputError(
                 f"Video '{self.path}' has no frame that can be decoded; encode it again, for example as MP4."

@@ -5,9 +5,7 @@ import logging
 import math
 import signal
 import sys
-import types
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -86,7 +84,7 @@ def train(
     first = trainer.progress.step * config.train.accumulate
     batches = load_batches(load, config.data.workers, start=first)
     try:
-        with stop_signals() as stop:
+        with runtime.stop_signals() as stop:
             return _loop(trainer, recorder, batches, stop, rank)
     finally:
         batches.close()
@@ -320,41 +318,20 @@ def network_with_loss(cliff: CLIFF, config: Config, body: Body) -> CLIFFWithLoss
     return CLIFFWithLoss(cliff, smpl, weights, config.model.bbox_norm, full_frame, config.model.crop_hw)
 
 
-@contextmanager
-def stop_signals() -> Iterator[list[int]]:
-    """Take SIGTERM and Ctrl-C as a request to stop after the step; the second one ends the process at once.
-
-    Yields:
-        A list that will hold the signal.
-    """
-    received: list[int] = []
-
-    def note(number: int, frame: types.FrameType | None) -> None:
-        received.append(number)
-        log.warning("stopping after this step; once more to stop without saving")
-        for each in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(each, signal.SIG_DFL)
-
-    before = {each: signal.signal(each, note) for each in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield received
-    finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
-
-
-def _loop(trainer: Trainer, recorder: Recorder | None, batches: Iterator[Batch], stop: list[int], rank: int) -> int:
+def _loop(
+    trainer: Trainer, recorder: Recorder | None, batches: Iterator[Batch], stop: runtime.StopRequest, rank: int
+) -> int:
     settings = trainer.config.train
     while trainer.progress.step < settings.steps:
         loaded = [next(batches) for _ in range(settings.accumulate)]
-        line, stopping = trainer.run(loaded, bool(stop), rank)
+        line, stopping = trainer.run(loaded, stop.signal is not None, rank)
         if recorder:
             recorder.record(line, loaded[-1])
         if stopping and trainer.progress.step < settings.steps:
             if recorder:
                 recorder.save()
             log.warning("stopped after step %d; go on with --resume", trainer.progress.step)
-            return 128 + (stop[0] if stop else signal.SIGTERM)
+            return 128 + (stop.signal or signal.SIGTERM)
     return 0
 
 

@@ -265,3 +265,41 @@ def test_pairing_by_row(put):
         detections.pair(swapped, keypoints, "a.jpg")
     with pytest.raises(InputError, match="a.jpg: boxes: 1, people with 6 or more visible joints: 2;"):
         detections.pair(detections.Detections(boxes.boxes[:1], boxes.scores[:1]), keypoints, "a.jpg")
+
+
+def in_a_row(x, **more):
+    """A COCO result of a person at x px."""
+    joints = [[x + 10 * (k % 3), 10 * k, 1] for k in range(17)]
+    return {"keypoints": np.ravel(joints).tolist(), "score": 1, **more}
+
+
+@pytest.mark.parametrize("numbers", [{"track_id": 4}, {"idx": [4.0]}, {"person_id": [4]}])
+def test_numbers_of_people_are_read_and_stay_with_their_rows(tmp_path, numbers):
+    few = {**in_a_row(0, image_id="a.jpg", track_id=9), "keypoints": [5, 5, 1] * 5 + [0, 0, 0] * 12}
+    rows = [few, in_a_row(100, image_id="a.jpg", **numbers), in_a_row(200, image_id="a.jpg", person_id=[-1])]
+    (tmp_path / "k.json").write_text(json.dumps(rows))
+    people = detections.read_keypoints(tmp_path / "k.json")["a.jpg"]
+    assert people.ids.tolist() == [4, -1] and people.take(np.array([1])).ids.tolist() == [-1]
+
+
+def test_numbers_that_two_people_of_an_image_share_are_not_used(tmp_path, caplog):
+    rows = [in_a_row(100 * k, image_id="a.jpg", idx=1) for k in range(2)] + [in_a_row(0, image_id="b.jpg", idx=1)]
+    (tmp_path / "k.json").write_text(json.dumps(rows))
+    people = detections.read_keypoints(tmp_path / "k.json")
+    assert people["a.jpg"].ids is None and people["b.jpg"].ids is None and "the same number" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["{}.jpg", "{:012d}", "clip_{:012d}", "clip_{:04d}.png", "frames/clip_{}.jpg"])
+def test_frames_are_found_by_number_and_nobody_is_in_those_the_file_lacks(tmp_path, name):
+    rows = [in_a_row(100 * k, image_id=name.format(k)) for k in (0, 3)]
+    (tmp_path / "k.json").write_text(json.dumps(rows))
+    people = detections.for_frames(detections.read_keypoints(tmp_path / "k.json"), "videos/clip.mp4", "k.json")
+    assert [len(people(frame).boxes) for frame in range(5)] == [1, 0, 0, 1, 0]
+    assert people(1).keypoints.shape == (0, 17, 3) and people(3).boxes[0, 0] > 200
+
+
+def test_a_file_for_other_videos_is_refused_and_one_for_the_whole_video_holds_for_all_frames():
+    (people,) = {"a": detections.Detections(np.array([[0.0, 0, 9, 9]]), np.ones(1))}.values()
+    assert detections.for_frames({"clip.mp4": people}, "clip.mp4", "b.json")(17) is people
+    with pytest.raises(InputError, match="no entry for image 'clip.mp4'"):
+        detections.for_frames({"other_000000000001": people}, "clip.mp4", "b.json")

@@ -1,6 +1,7 @@
 """demo.py, convert.py and export.py as a user types them, and the demo's loop on photos and videos."""
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,9 +14,10 @@ from PIL import ExifTags, Image
 from cliff_ms import load_body
 from cliff_ms.body.errors import expected_deviations
 from cliff_ms.config import ModelConfig
-from cliff_ms.data.detections import read_boxes, read_keypoints
+from cliff_ms.data.detections import Detections, read_boxes, read_keypoints
 from cliff_ms.inference import demo
 from cliff_ms.inference.demo import Demo, Finder
+from cliff_ms.inference.detectors import Detector
 from cliff_ms.inference.predict import Predictor
 from cliff_ms.io.images import read_image
 from cliff_ms.io.video import VideoReader, VideoWriter
@@ -59,6 +61,13 @@ def standing_network(inputs, center, size, img_hw, focal_length):
     offset = (center - img_hw[:, ::-1] / 2) * 5 / focal_length[:, None]
     translation = np.c_[offset, np.full(count, 5)].astype(np.float32)
     return rotmat, np.zeros((count, 10), np.float32), np.ones((count, 3), np.float32), translation
+
+
+def write_clip(path, frames):
+    """A video of grey frames, ten a second."""
+    with VideoWriter(path, 10.0, (120, 160)) as writer:
+        for k in range(frames):
+            writer.write(np.full((120, 160, 3), 6 * k, np.uint8))
 
 
 @pytest.fixture(scope="module")
@@ -110,23 +119,56 @@ def test_table_file_and_note_say_how_far_to_trust_it(body, tmp_path, fits):
 @pytest.mark.slow
 @pytest.mark.usefixtures("graph_mode")
 def test_video_keeps_frames_apart(body, tmp_path):
-    frames = [np.full((120, 160, 3), 40 * k, np.uint8) for k in range(4)]
-    with VideoWriter(tmp_path / "clip.mp4", 10.0, (120, 160)) as writer:
-        for frame in frames:
-            writer.write(frame)
+    write_clip(tmp_path / "clip.mp4", 4)
     rows = {f"clip_{k:012d}": [[10 + 20 * k, 10, 60 + 20 * k, 110]] for k in range(3)} | {"clip_000000000003": []}
     (tmp_path / "boxes.json").write_text(json.dumps(rows))
     out = tmp_path / "out"
     out.mkdir()
     run = make_demo(body, Finder(boxes=read_boxes(tmp_path / "boxes.json"), boxes_file=Path("boxes.json")), out)
     run.run([tmp_path / "clip.mp4"], "")
-    assert not run.failed and run.rows[0]["person"] == "3 in 4 frames"
+    assert not run.failed and run.rows[0]["person"] == "1 in 4 frames"
     arrays = np.load(out / "clip_cliff.npz")
     assert np.isnan(arrays["error_2d"]).all() and len(arrays["fit_sigma"]) == 3  # boxes only
     assert arrays["imgname"].tolist() == [f"clip.mp4/{k:06d}" for k in range(3)]
     np.testing.assert_array_equal(arrays["detection_all"][:, :2], [[0, 10], [1, 30], [2, 50]])
     with VideoReader(out / "clip_overlay.mp4") as reader:
         assert len(list(reader)) == 4
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("graph_mode")
+def test_bad_rows_and_frames_of_a_video_cost_themselves_only(body, tmp_path, caplog):
+    write_clip(tmp_path / "clip.mp4", 6)
+    boxes = {0: [[10, 10, 60, 110], [90, 10, 140, 110]], 2: [[90, 10, 140, 110], [10, 10, 60, 110]],
+             4: [[10, 10, 60, 110], [170, 10, 220, 110]]}  # fmt: skip
+    (tmp_path / "boxes.json").write_text(json.dumps({f"{frame}.jpg": rows for frame, rows in boxes.items()}))
+    run = make_demo(body, Finder(boxes=read_boxes(tmp_path / "boxes.json"), boxes_file=Path("boxes.json")), tmp_path)
+    run.run([tmp_path / "clip.mp4"], "")
+    arrays = np.load(tmp_path / "clip_cliff.npz")
+    assert not run.failed and arrays["frame"].tolist() == [0, 0, 2, 2, 4]
+    assert arrays["track_id"].tolist() == [0, 1, 1, 0, 0]
+    np.testing.assert_allclose(arrays["time_s"], arrays["frame"] / 10, atol=1e-3)
+    assert "left out, outside the picture: 1 (frame 4, row 1 first)" in caplog.text
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("graph_mode")
+def test_a_video_that_is_stopped_is_written_as_far_as_it_was_seen(body, tmp_path):
+    write_clip(tmp_path / "clip.mp4", 40)
+    run = make_demo(body, Finder(), tmp_path)
+
+    def find(image):
+        seen.append(image)
+        run.stop.signal = signal.SIGINT if len(seen) > 5 else None
+        return Detections(np.array([[10.0, 10, 60, 110]]), np.ones(1))
+
+    seen = []
+    run.find = Finder(detector=Detector(find, "a test", False))
+    run.run([tmp_path / "clip.mp4", tmp_path / "clip.mp4"], "")
+    frames = np.load(tmp_path / "clip_cliff.npz")["frame"]
+    with VideoReader(tmp_path / "clip_overlay.mp4") as reader:
+        assert len(list(reader)) == len(frames) and 1 <= len(frames) <= 10
+    assert len(run.rows) == 1 and not list(tmp_path.glob(".*"))
 
 
 @pytest.mark.usefixtures("graph_mode")
