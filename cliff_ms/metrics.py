@@ -38,6 +38,22 @@ def pa_mpjpe(pred: np.ndarray, gt: np.ndarray) -> np.ndarray:
     return mpjpe(align_similarity(*_checked(pred, gt)), gt)
 
 
+def acceleration_error(pred: np.ndarray, gt: np.ndarray) -> np.ndarray:
+    """Mean distance of accelerations, second differences from frame to frame, as HMMR and VIBE define it.
+
+    Args:
+        pred: (T, J, 3) m, T frames of one person; HMMR and VIBE take joints from the pelvis.
+        gt: (T, J, 3) m.
+
+    Returns:
+        (T - 2,) mm per frame squared.
+
+    Raises:
+        ValueError: If the shapes differ.
+    """
+    return mpjpe(*(np.diff(np.asarray(joints, np.float64), 2, axis=0) for joints in _checked(pred, gt)))
+
+
 def pck(pred: np.ndarray, gt: np.ndarray, threshold: float = 150.0) -> np.ndarray:
     """Percentage of correct keypoints: those less than a threshold away from the truth (MPI-INF-3DHP: 150 mm).
 

@@ -66,7 +66,12 @@ class Source:
     free: bool = False
 
     def motions(self, root: Path) -> Iterator[tuple[str, str, Motion]]:
-        """Read every file: clip, subject and motion, in a fixed order."""
+        """Read every file: clip, subject and motion without its unsteady frames, in a fixed order."""
+        for clip, subject, motion in self.recordings(root):
+            yield clip, subject, motion.steady(self.rig.bones.values())
+
+    def recordings(self, root: Path) -> Iterator[tuple[str, str, Motion]]:
+        """The same with all frames."""
         found = False
         for path in sorted((root / self.folder).rglob("*")):
             match = re.search(self.file, "_".join(path.relative_to(root).parts))
@@ -76,7 +81,7 @@ class Source:
             subject = match["subject"].lstrip("0") if "subject" in match.groupdict() else self.folder
             name = match.groupdict().get("clip", "")
             for part, motion in self._read(path):
-                yield f"{self.folder}/{name or part}", subject, motion.steady(self.rig.bones.values())
+                yield f"{self.folder}/{name or part}", subject, motion
         if not found:
             raise InputError(
                 f"MOTION_DIR '{root}' has no motion in '{self.folder}'; see --help for what belongs there."

@@ -46,6 +46,9 @@ def parse_args() -> argparse.Namespace:
         help="fit bodies to their 2D keypoints (default for keypoint models)",
     )
     parser.add_argument("--no_fit", dest="fit", action="store_false", help="leave them as the network predicts them")
+    parser.add_argument(
+        "--no_smooth", dest="smooth", action="store_false", help="estimate each frame of a video by itself"
+    )
     cli.add_engine_arguments(parser, batch_size=1)
     parser.add_argument("--obj", action="store_true", help="also write each person of a photo as OBJ")
     parser.add_argument("--output_dir", type=Path, default=Path("outputs/demo"), help="default: %(default)s")
@@ -110,7 +113,7 @@ def main() -> int:
     print(f"weights: {predictor.origin}\nbody: {body.name}; engine: {predictor.engine}; device of MindSpore: {device}")
     ready = time.perf_counter()
     with runtime.stop_signals() as stop:
-        demo = Demo(predictor, body, find, output_dir, args.focal_length, args.obj, stop)
+        demo = Demo(predictor, body, find, output_dir, args.focal_length, args.obj, args.smooth, stop)
         page = demo.run(inputs, f"Weights: {predictor.origin} Body: {body.name}.")
     if demo.seconds:
         first, rest = demo.seconds[0], demo.seconds[1:]

@@ -17,7 +17,7 @@ from cliff_ms.data import detections as found
 from cliff_ms.data.detections import Detections
 from cliff_ms.inference.detectors import Detector
 from cliff_ms.inference.predict import People, Predictor
-from cliff_ms.inference.video import FindInFrame, Moment, in_order, watch
+from cliff_ms.inference.video import FindInFrame, Moment, in_order, over_time, watch
 from cliff_ms.io.errors import InputError
 from cliff_ms.io.exif import stated_focal_length
 from cliff_ms.io.files import atomic_path
@@ -119,6 +119,7 @@ class Demo:
         focal_length: px; 'exif' for what an image's file states, where that can be trusted, and else estimated from the
             image's size; 'estimate' for the latter in any case.
         write_obj: Also write each person of an image as OBJ, which takes ten times as long as GLB.
+        smooth: Fit the people of a video over time, see `fit_track`.
         stop: Ends the run: of a video, what was seen so far is drawn and written.
         rows: Filled while running: one dict per person of each image, one per video.
         failed: Filled while running: files that could not be used, already reported.
@@ -131,6 +132,7 @@ class Demo:
     output_dir: Path
     focal_length: float | FocalLengthRule = "exif"
     write_obj: bool = False
+    smooth: bool = True
     stop: StopRequest = field(default_factory=StopRequest)
     rows: list[dict] = field(default_factory=list)
     failed: list[Path] = field(default_factory=list)
@@ -233,6 +235,8 @@ class Demo:
             self.stop.listen()
             if self.stop.signal is not None:
                 break
+        if self.smooth:
+            moments = over_time(moments, self.predictor)
         arrays, shown = [], None
         output = self._output(path, "overlay.mp4")
         with (

@@ -42,7 +42,7 @@ _ITERATIONS = 4
 _NOISE_LEVELS = np.array((0.005, 0.01, 0.02, 0.04, 0.08))  # sigma, half box heights
 _DETECTORS_LEVELS = _NOISE_LEVELS[2:]
 _NOISE_CHOSEN_BEFORE = (0, 2)  # iterations
-_KERNEL = 4.0  # s, in sigma, and its lower limit in half box heights: wide at first, then narrower
+KERNEL = 4.0  # s, in sigma, and its lower limit in half box heights: wide at first, then narrower
 _WIDE_KERNEL, _NARROWING = 0.3, 0.6
 _LONGEST_TURN, _LONGEST_LOG_DEPTH = 0.5, 0.3  # rad about an axis, and of ln t_z, in one step
 _NEAREST = 0.1  # m; what is nearer to the camera, or behind it, is not seen
@@ -62,7 +62,7 @@ class Fitted(NamedTuple):
     sigma: np.ndarray
 
 
-class _View(NamedTuple):
+class View(NamedTuple):
     """What the cameras saw of P people: keypoints (P, K, 3), size (P,), img_hw (P, 2) and focal_length (P,) px."""
 
     keypoints: np.ndarray
@@ -88,7 +88,7 @@ class Fit:
     def __init__(self, body: Body, joint_set: str, deviations: np.ndarray, as_detected: bool = False) -> None:
         names = JOINT_SETS[joint_set]
         self._kinematics = Kinematics(body, names, as_detected)
-        self._variance = deviations**2
+        self.variance = deviations**2
         self._levels = _DETECTORS_LEVELS if as_detected else _NOISE_LEVELS
         spread = of_coco("spread", names)
         self._precision = (np.median(spread) / spread) ** 2 if as_detected else np.ones(len(names))
@@ -125,30 +125,30 @@ class Fit:
         if len(rows):
             predicted = SMPLParameters(*(array[rows].astype(np.float64) for array in fitted))
             arrays = (keypoints, size, img_hw, focal_length)
-            view = _View(*(array[rows].astype(np.float64) for array in arrays))
+            view = View(*(array[rows].astype(np.float64) for array in arrays))
             found, noise = self._fit(predicted, view)
             for whole, part in zip(fitted, found, strict=True):
                 whole[rows] = part
             sigma[rows] = noise / 2
         return Fitted(fitted, sigma)
 
-    def _fit(self, predicted: SMPLParameters, view: _View) -> tuple[SMPLParameters, np.ndarray]:
+    def _fit(self, predicted: SMPLParameters, view: View) -> tuple[SMPLParameters, np.ndarray]:
         bodies = predicted
         for iteration in range(_ITERATIONS):
-            residual, jacobian, confidence = self._measure(bodies, view)
+            residual, jacobian, confidence = self.measure(bodies, view)
             errors = prediction_errors(predicted, bodies, view.size, view.focal_length)
             count = len(errors)
             measured = residual.reshape(count, -1) + (jacobian @ errors[..., None])[..., 0]  # y
             if iteration in _NOISE_CHOSEN_BEFORE:
                 noise = self._noise(jacobian, measured, confidence)
-            kernel = np.maximum(_KERNEL * noise, _WIDE_KERNEL * _NARROWING**iteration)
+            kernel = np.maximum(KERNEL * noise, _WIDE_KERNEL * _NARROWING**iteration)
             weights = confidence / (1 + (residual**2).sum(-1) / kernel[:, None] ** 2) ** 2
             precision = np.repeat(np.sqrt(weights) / noise[:, None], 2, 1)
             step = self._posterior_mean(jacobian * precision[..., None], measured * precision) - errors
-            bodies = _move(bodies, _shorten(step), view)
+            bodies = move(bodies, shorten(step), view)
         return bodies, noise
 
-    def _measure(self, bodies: SMPLParameters, view: _View) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def measure(self, bodies: SMPLParameters, view: View) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The r (P, K, 2), H (P, 2 K, 85) and c (P, K); 0 where a keypoint is missing or its joint not in front."""
         points, by_body = self._kinematics(bodies.rotmats, bodies.betas)
         half = view.size / 2
@@ -157,7 +157,7 @@ class Fit:
         depth = np.where(seen, depth, 1)
         pixels = to_image(project(points, bodies.translation, view.focal_length), view.img_hw)
         residual = np.where(seen[..., None], view.keypoints[..., :2] - pixels, 0) / half[:, None, None]
-        by_place = np.broadcast_to(_translation_by_place(bodies, view)[:, None], (*depth.shape, 3, 3))
+        by_place = np.broadcast_to(translation_by_place(bodies, view)[:, None], (*depth.shape, 3, 3))
         by_all = np.concatenate([by_body, by_place], -1)  # (P, K, 3, 85), of the joint in the camera
         magnified = np.where(seen, view.focal_length[:, None] / half[:, None] / depth, 0)[..., None]
         rows = [by_all[:, :, i] - (a / depth)[..., None] * by_all[:, :, 2] for i, a in enumerate((x, y))]
@@ -181,7 +181,7 @@ class Fit:
         """
         root = np.repeat(np.sqrt(confidence), 2, 1)
         scaled = jacobian * root[..., None]
-        values, vectors = np.linalg.eigh((scaled * self._variance) @ scaled.swapaxes(1, 2))
+        values, vectors = np.linalg.eigh((scaled * self.variance) @ scaled.swapaxes(1, 2))
         along = (vectors.swapaxes(1, 2) @ (measured * root)[..., None]) ** 2  # (P, 2 K, 1)
         variance = values[..., None] + self._levels**2  # (P, 2 K, levels)
         evidence = -0.5 * (along / variance + np.log(variance)).sum(1)
@@ -191,12 +191,12 @@ class Fit:
 
     def _posterior_mean(self, jacobian: np.ndarray, measured: np.ndarray) -> np.ndarray:
         """The next e' (P, 85) from rows A (P, 2 K, 85) and y (P, 2 K), both scaled to noise of variance 1."""
-        gain = jacobian * self._variance
+        gain = jacobian * self.variance
         inner = gain @ jacobian.swapaxes(1, 2) + np.eye(jacobian.shape[1])
         return (gain.swapaxes(1, 2) @ np.linalg.solve(inner, measured[..., None]))[..., 0]
 
 
-def _translation_by_place(bodies: SMPLParameters, view: _View) -> np.ndarray:
+def translation_by_place(bodies: SMPLParameters, view: View) -> np.ndarray:
     """Derivative of t = (q_1 e^q_3 b / f, q_2 e^q_3 b / f, e^q_3), (P, 3, 3)."""
     derivative = np.zeros((len(view.size), 3, 3))
     derivative[:, 0, 0] = derivative[:, 1, 1] = bodies.translation[:, 2] * view.size / view.focal_length
@@ -204,13 +204,13 @@ def _translation_by_place(bodies: SMPLParameters, view: _View) -> np.ndarray:
     return derivative
 
 
-def _shorten(step: np.ndarray) -> np.ndarray:
+def shorten(step: np.ndarray) -> np.ndarray:
     """Steps (P, 85) that stay where the linearisation means something."""
     turn, log_depth = np.abs(step[:, :72]).max(1), np.abs(step[:, 84])
     return step / np.maximum(np.maximum(turn / _LONGEST_TURN, log_depth / _LONGEST_LOG_DEPTH), 1)[:, None]
 
 
-def _move(bodies: SMPLParameters, step: np.ndarray, view: _View) -> SMPLParameters:
+def move(bodies: SMPLParameters, step: np.ndarray, view: View) -> SMPLParameters:
     """R_j exp(step_j), beta + step, q + step."""
     turns = Rotation.from_rotvec(step[:, :72].reshape(-1, 3)).as_matrix().reshape(-1, 24, 3, 3)
     place = image_place(bodies.translation, view.size, view.focal_length) + step[:, 82:]

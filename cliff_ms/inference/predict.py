@@ -1,13 +1,13 @@
 """From an image and the people found in it to bodies in the camera of the full image."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from cliff_ms import camera, runtime
-from cliff_ms.body.errors import SMPLParameters
+from cliff_ms.body.errors import SMPLParameters, expected_deviations
 from cliff_ms.body.files import Body, load_body
 from cliff_ms.body.kinematics import Kinematics
 from cliff_ms.body.smpl import SMPL
@@ -15,7 +15,8 @@ from cliff_ms.config import ModelConfig
 from cliff_ms.data.batching import filled_batches, pose_in_batches
 from cliff_ms.data.crop import box_to_crop, crop_affine, crop_rounded, normalize_image, normalize_keypoints
 from cliff_ms.data.detections import Detections
-from cliff_ms.inference.fit import Fit
+from cliff_ms.inference.fit import Fit, View
+from cliff_ms.inference.fit_track import TrackFit
 from cliff_ms.io.errors import InputError
 from cliff_ms.keypoints import JOINT_SETS, convert_keypoints
 from cliff_ms.rotation import rotmat_to_axis_angle
@@ -37,13 +38,15 @@ class Estimate:
         detections: Where they were found, in the same order.
         focal_length: px.
         img_hw: Height and width of the image, px.
-        bodies: Float32.
+        predicted: By the network. Float32.
+        bodies: The same fitted to the keypoints, where there are some and the predictor fits.
         fit_sigma: (P,), see `People`.
     """
 
     detections: Detections
     focal_length: float
     img_hw: tuple[int, int]
+    predicted: SMPLParameters
     bodies: SMPLParameters
     fit_sigma: np.ndarray
 
@@ -136,8 +139,8 @@ class Predictor:
         batch_size: People that go through the network at once.
         origin: Where the weights come from, in words.
         engine: What runs the network.
-        deviations: How far the network's predictions are off, (85,), see `body.errors`: to move the predicted bodies of
-            people who come with keypoints until their joints lie on these, see `fit`; None to leave them as predicted.
+        deviations: How far the network's predictions are off, (85,), see `body.errors`; None for the table there.
+        fits: Move the predicted bodies of people who come with keypoints until their joints lie on these, see `fit`.
 
     Attributes:
         body: The body model.
@@ -155,10 +158,11 @@ class Predictor:
         origin: str = "",
         engine: str = "",
         deviations: np.ndarray | None = None,
+        fits: bool = False,
     ) -> None:
         self.body = body
-        self.origin, self.engine, self.fits = origin, engine, deviations is not None
-        self._deviations = deviations
+        self.origin, self.engine, self.fits = origin, engine, fits
+        self._deviations = expected_deviations() if deviations is None else deviations
         self._fits: dict[str, Fit] = {}
         self._kinematics: dict[str, Kinematics] = {}
         self._network = network
@@ -197,10 +201,30 @@ class Predictor:
             rotmats[rows], betas[rows], _, translation[rows] = outputs
         if not all(np.isfinite(array).all() for array in (rotmats, betas, translation)):
             raise InputError("The network gives values that are not finite: bad weights.")
-        bodies, fit_sigma = SMPLParameters(rotmats, betas, translation), np.full(count, np.nan)
+        predicted = bodies = SMPLParameters(rotmats, betas, translation)
+        fit_sigma = np.full(count, np.nan)
         if self.fits and detections.keypoints is not None:
-            bodies, fit_sigma = self._fit(detections.joint_set)(*bodies, detections.keypoints, *view)
-        return Estimate(detections, focal_length, img_hw, bodies, fit_sigma)
+            bodies, fit_sigma = self._fit(detections.joint_set)(*predicted, detections.keypoints, *view)
+        return Estimate(detections, focal_length, img_hw, predicted, bodies, fit_sigma)
+
+    def fit_over_time(self, person: Estimate, times: np.ndarray, seen: np.ndarray) -> Estimate:
+        """Fit one person through a video, see `fit_track`; with keypoints only where the predictor fits to them.
+
+        Args:
+            person: T frames of the same person, in place of P people.
+            times: (T,) s, ascending.
+            seen: (T,) bool, false for frames of which only the box is known; the first and the last are seen.
+
+        Returns:
+            The same with other bodies.
+        """
+        joint_set = person.detections.joint_set or "coco17"
+        keypoints = person.detections.keypoints
+        if keypoints is None:
+            keypoints = np.zeros((len(times), len(JOINT_SETS[joint_set]), 3))
+        view = View(keypoints, *self._view(person.detections, person.img_hw, person.focal_length))
+        over_time = TrackFit(self._fit(joint_set), self.body)
+        return replace(person, bodies=over_time(person.predicted, person.bodies, person.fit_sigma, view, times, seen))
 
     def pose(self, estimate: Estimate) -> People:
         """Pose estimated bodies.
@@ -336,5 +360,5 @@ def load_predictor(
             body.name,
         )
     fits = meaning.model.reads_keypoints if fits is None else fits
-    deviations = meaning.expected_deviations() if fits else None
-    return Predictor(network, meaning.model, body, batch_size, meaning.origin, engine, deviations)
+    deviations = meaning.expected_deviations()
+    return Predictor(network, meaning.model, body, batch_size, meaning.origin, engine, deviations, fits)

@@ -1,4 +1,4 @@
-"""The people of a video: found and estimated frame by frame, and numbered.
+"""The people of a video: found and estimated frame by frame, numbered, and fitted over time.
 
 What is kept of a frame are the parameters of its people, some kilobytes: memory does not grow with the pictures. The
 video is read once more to be drawn, when all of it is known.
@@ -6,14 +6,16 @@ video is read once more to be drawn, when all of it is known.
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import numpy as np
 
+from cliff_ms.body.errors import SMPLParameters
 from cliff_ms.data.detections import Detections, boxes_in_image
 from cliff_ms.inference.predict import Estimate, Predictor
 from cliff_ms.inference.tracking import Sighting, Tracker
@@ -89,6 +91,75 @@ def watch(
     problems.report()
     if not used:
         raise InputError(problems.first)
+
+
+def over_time(moments: list[Moment], predictor: Predictor) -> list[Moment]:
+    """Fit every person over time, and put her into the frames between that she was not found in.
+
+    Args:
+        moments: All frames.
+        predictor: What estimated them.
+
+    Returns:
+        The same frames.
+    """
+    parts: list[list[tuple[int, Estimate]]] = [[] for _ in moments]  # of each frame, track and a person
+    for track in np.unique(np.concatenate([moment.tracks for moment in moments])).tolist():
+        found = {k: int(rows[0]) for k, m in enumerate(moments) if len(rows := np.flatnonzero(m.tracks == track))}
+        frames = range(min(found), max(found) + 1)
+        times, seen = np.array([moments[k].time for k in frames]), np.array([k in found for k in frames])
+        known = [_rows(moments[k].people, [row]) for k, row in found.items()]
+        person = _with_gaps(_joined(known), times, seen)
+        person = predictor.fit_over_time(person, times, seen)
+        for row, k in enumerate(frames):
+            parts[k].append((track, _rows(person, [row])))
+    return [
+        moment._replace(tracks=np.array([track for track, _ in part]), people=_joined([person for _, person in part]))
+        if part
+        else moment
+        for moment, part in zip(moments, parts, strict=True)
+    ]
+
+
+def _with_gaps(person: Estimate, times: np.ndarray, seen: np.ndarray) -> Estimate:
+    """One person in T frames from those that she is `seen` in; between them boxes go straight, the rest is empty."""
+    nearest = np.maximum(np.cumsum(seen) - 1, 0)
+    whole = _rows(person, nearest)
+    at = times[seen]
+    boxes = np.stack([np.interp(times, at, column) for column in person.detections.boxes.T], 1)
+    keypoints = whole.detections.keypoints
+    if keypoints is not None:
+        keypoints = keypoints * seen[:, None, None]
+    found = replace(whole.detections, boxes=boxes, scores=whole.detections.scores * seen, keypoints=keypoints)
+    return replace(whole, detections=found, fit_sigma=np.where(seen, whole.fit_sigma, np.nan))
+
+
+def _rows(people: Estimate, rows: Sequence[int] | np.ndarray) -> Estimate:
+    rows = np.asarray(rows)
+    return replace(
+        people,
+        detections=people.detections.take(rows),
+        predicted=SMPLParameters(*(array[rows] for array in people.predicted)),
+        bodies=SMPLParameters(*(array[rows] for array in people.bodies)),
+        fit_sigma=people.fit_sigma[rows],
+    )
+
+
+def _joined(people: list[Estimate]) -> Estimate:
+    """The people of several estimates of one kind as those of one."""
+    first = people[0]
+    found = [each.detections for each in people]
+    columns = {
+        name: None if getattr(found[0], name) is None else np.concatenate([getattr(each, name) for each in found])
+        for name in ("boxes", "scores", "keypoints")
+    }
+    return replace(
+        first,
+        detections=replace(first.detections, ids=None, **columns),
+        predicted=SMPLParameters(*map(np.concatenate, zip(*(each.predicted for each in people), strict=True))),
+        bodies=SMPLParameters(*map(np.concatenate, zip(*(each.bodies for each in people), strict=True))),
+        fit_sigma=np.concatenate([each.fit_sigma for each in people]),
+    )
 
 
 def in_order(

@@ -12,7 +12,6 @@ import pytest
 from PIL import ExifTags, Image
 
 from cliff_ms import load_body
-from cliff_ms.body.errors import expected_deviations
 from cliff_ms.config import ModelConfig
 from cliff_ms.data.detections import Detections, read_boxes, read_keypoints
 from cliff_ms.inference import demo
@@ -102,8 +101,7 @@ def test_a_bad_photo_is_reported_and_the_others_are_finished(body, tmp_path):
 @pytest.mark.parametrize("fits", [False, True])
 def test_table_file_and_note_say_how_far_to_trust_it(body, tmp_path, fits):
     find = Finder(keypoints=read_keypoints(EXAMPLES / "people_keypoints.json"))
-    deviations = expected_deviations() if fits else None
-    predictor = Predictor(standing_network, ModelConfig(encoder="res18"), body, deviations=deviations)
+    predictor = Predictor(standing_network, ModelConfig(encoder="res18"), body, fits=fits)
     run = Demo(predictor, body, find, tmp_path)
     page = run.run([PEOPLE], "").read_text()
     arrays = np.load(tmp_path / "people_cliff.npz")
@@ -145,8 +143,11 @@ def test_bad_rows_and_frames_of_a_video_cost_themselves_only(body, tmp_path, cap
     run = make_demo(body, Finder(boxes=read_boxes(tmp_path / "boxes.json"), boxes_file=Path("boxes.json")), tmp_path)
     run.run([tmp_path / "clip.mp4"], "")
     arrays = np.load(tmp_path / "clip_cliff.npz")
-    assert not run.failed and arrays["frame"].tolist() == [0, 0, 2, 2, 4]
-    assert arrays["track_id"].tolist() == [0, 1, 1, 0, 0]
+    assert not run.failed and arrays["frame"].tolist() == [0, 0, 1, 1, 2, 2, 3, 4]
+    assert arrays["track_id"].tolist() == [0, 1, 0, 1, 0, 1, 0, 0]
+    # Between the frames that the file has, people go on, and are known by a score of 0.
+    assert arrays["detection_all"][:, 5].tolist() == [1, 1, 0, 0, 1, 1, 0, 1]
+    np.testing.assert_allclose(arrays["detection_all"][[2, 3], 1:5], np.array(boxes[0], np.float64))
     np.testing.assert_allclose(arrays["time_s"], arrays["frame"] / 10, atol=1e-3)
     assert "left out, outside the picture: 1 (frame 4, row 1 first)" in caplog.text
 

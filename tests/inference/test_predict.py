@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from cliff_ms.body.errors import expected_deviations
 from cliff_ms.body.kinematics import Kinematics
 from cliff_ms.config import ModelConfig
 from cliff_ms.data.crop import box_to_crop
@@ -73,7 +72,7 @@ def test_how_far_to_trust_each_person(setting):
     found.keypoints[1] = np.nan
     found.keypoints[1, :, 2] = 0  # boxes only
     found.keypoints[2, 5:, 2] = 0
-    predicted, fitted = (Predictor(*setting, deviations=s)(IMAGE, found) for s in (None, expected_deviations()))
+    predicted, fitted = (Predictor(*setting, fits=fits)(IMAGE, found) for fits in (False, True))
     assert np.isnan(predicted.fit_sigma).all()
     assert np.isnan(fitted.fit_sigma).tolist() == [False, True, False]
     assert np.all(fitted.fit_sigma[[0, 2]] > 0.002) and np.all(fitted.fit_sigma[[0, 2]] < 0.05)
