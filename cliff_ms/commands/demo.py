@@ -50,6 +50,7 @@ def parse_args() -> argparse.Namespace:
         "--no_smooth", dest="smooth", action="store_false", help="estimate each frame of a video by itself"
     )
     cli.add_engine_arguments(parser, batch_size=1)
+    parser.add_argument("--separate", action="store_true", help="also write each person of a photo as a GLB of her own")
     parser.add_argument("--obj", action="store_true", help="also write each person of a photo as OBJ")
     parser.add_argument("--output_dir", type=Path, default=Path("outputs/demo"), help="default: %(default)s")
     cli.add_device_argument(parser)
@@ -113,7 +114,8 @@ def main() -> int:
     print(f"weights: {predictor.origin}\nbody: {body.name}; engine: {predictor.engine}; device of MindSpore: {device}")
     ready = time.perf_counter()
     with runtime.stop_signals() as stop:
-        demo = Demo(predictor, body, find, output_dir, args.focal_length, args.obj, args.smooth, stop)
+        settings = args.focal_length, args.separate, args.obj, args.smooth
+        demo = Demo(predictor, body, find, output_dir, *settings, stop)
         page = demo.run(inputs, f"Weights: {predictor.origin} Body: {body.name}.")
     if demo.seconds:
         first, rest = demo.seconds[0], demo.seconds[1:]

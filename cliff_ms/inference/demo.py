@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,14 +18,16 @@ from cliff_ms.data import detections as found
 from cliff_ms.data.detections import Detections
 from cliff_ms.inference.detectors import Detector
 from cliff_ms.inference.predict import People, Predictor
-from cliff_ms.inference.video import FindInFrame, Moment, in_order, over_time, watch
+from cliff_ms.inference.video import FindInFrame, Moment, in_order, over_time, tracks_of, watch
 from cliff_ms.io.errors import InputError
 from cliff_ms.io.exif import stated_focal_length
 from cliff_ms.io.files import atomic_path
 from cliff_ms.io.images import read_image, write_image
 from cliff_ms.io.video import VideoReader, VideoWriter, is_video
 from cliff_ms.runtime import StopRequest
-from cliff_ms.visual.meshes import person_mesh, write_glb, write_obj
+from cliff_ms.visual.gltf import Camera, Shape, write_people, write_tracks
+from cliff_ms.visual.meshes import write_obj
+from cliff_ms.visual.motion import write_amass, write_bvh
 from cliff_ms.visual.page import PageEntry, Person, write_page
 from cliff_ms.visual.render import PALETTE, render_overlay, render_side
 
@@ -32,6 +35,7 @@ log = logging.getLogger("cliff_ms")
 
 FocalLengthRule = Literal["exif", "estimate"]
 Colour = tuple[float, float, float]  # RGB in [0, 1]
+_ENDINGS = r"(_cliff\.npz|_overlay\.(jpg|mp4)|_side\.jpg|\.glb|_\d+(\.glb|\.obj|\.bvh|_amass\.npz))"  # of files written
 _DRAWERS = 2  # threads that draw a video
 ESTIMATED = "estimated from the image size (a diagonal field of view of 55 degrees)"
 
@@ -118,7 +122,8 @@ class Demo:
         output_dir: Existing folder.
         focal_length: px; 'exif' for what an image's file states, where that can be trusted, and else estimated from the
             image's size; 'estimate' for the latter in any case.
-        write_obj: Also write each person of an image as OBJ, which takes ten times as long as GLB.
+        separate: Also write each person of a photo as a GLB of her own.
+        write_obj: The same as OBJ, which takes ten times as long.
         smooth: Fit the people of a video over time, see `fit_track`.
         stop: Ends the run: of a video, what was seen so far is drawn and written.
         rows: Filled while running: one dict per person of each image, one per video.
@@ -131,6 +136,7 @@ class Demo:
     find: Finder
     output_dir: Path
     focal_length: float | FocalLengthRule = "exif"
+    separate: bool = False
     write_obj: bool = False
     smooth: bool = True
     stop: StopRequest = field(default_factory=StopRequest)
@@ -166,6 +172,7 @@ class Demo:
                 if self.stop.signal is not None:
                     break
                 start = time.perf_counter()
+                self._remove_older(path)
                 estimated = self._attempt(path, self._video if is_video(path) else self._image, path)
                 if drawing is not None:
                     yield from drawing.result()
@@ -174,6 +181,13 @@ class Demo:
                 self.seconds += [time.perf_counter() - start] * len(estimated)
             if drawing is not None:
                 yield from drawing.result()
+
+    def _remove_older(self, path: Path) -> None:
+        """Remove what an earlier run has written of a file of this name: it might have found other people."""
+        ours = re.compile(re.escape(path.stem) + _ENDINGS)
+        for file in self.output_dir.iterdir():
+            if ours.fullmatch(file.name):
+                file.unlink()
 
     def _attempt(self, path: Path, work: Callable, *arguments: object) -> list:
         """The result of some work on a file, or nothing after reporting what is wrong with the file."""
@@ -212,14 +226,18 @@ class Demo:
         write_image(self._output(path, "overlay.jpg"), overlay)
         write_image(self._output(path, "side.jpg"), side)
         self._save(path, [people.to_arrays(path.name)])
-        files = {"parameters": f"{path.stem}_cliff.npz"}
-        for k, vertices in enumerate(people.vertices):
-            mesh = person_mesh(vertices, self.body.faces, colours[k])
-            write_glb(self._output(path, f"{k}.glb"), [mesh])
-            files[f"person {k} (GLB)"] = f"{path.stem}_{k}.glb"
+        files = {"parameters": f"{path.stem}_cliff.npz", "everybody (GLB)": f"{path.stem}.glb"}
+        shapes = [Shape(k, *shape) for k, shape in enumerate(zip(people.vertices, colours, strict=True))]
+        camera = Camera(people.focal_length, people.img_hw)
+        write_people(self.output_dir / f"{path.stem}.glb", shapes, self.body.faces, camera)
+        for shape in shapes:
+            name = f"{path.stem}_{shape.number}"
+            if self.separate:
+                write_people(self.output_dir / f"{name}.glb", [shape], self.body.faces, camera)
+                files[f"person {shape.number} (GLB)"] = f"{name}.glb"
             if self.write_obj:
-                write_obj(self._output(path, f"{k}.obj"), mesh)
-                files[f"person {k} (OBJ)"] = f"{path.stem}_{k}.obj"
+                write_obj(self.output_dir / f"{name}.obj", shape.vertices, self.body.faces)
+                files[f"person {shape.number} (OBJ)"] = f"{name}.obj"
         rows = describe(people)
         self.rows += [{"file": path.name, **row} for row in rows]
         return PageEntry(path.name, overlay, side, _page_people(people, colours, rows), files, note=note)
@@ -255,6 +273,7 @@ class Demo:
                 if self.stop.signal is not None and not stopped_before:
                     break
         self._save(path, arrays)
+        files = {"parameters": f"{path.stem}_cliff.npz"} | self._write_motion(path, moments)
         people, overlay, moment = shown
         colours = [_colour(track) for track in moment.tracks]
         tracks = len(set(np.concatenate([moment.tracks for moment in moments]).tolist()))
@@ -268,11 +287,24 @@ class Demo:
             overlay,
             self._side(people, colours),
             _page_people(people, colours, rows),
-            {"parameters": f"{path.stem}_cliff.npz"},
+            files,
             output.name,
             note,
         )
         return lambda: entry
+
+    def _write_motion(self, path: Path, moments: list[Moment]) -> dict[str, str]:
+        """The files for animation programs, by what they are."""
+        estimate = moments[0].people
+        tracks = tracks_of(moments, self.body, _colour)
+        write_tracks(self.output_dir / f"{path.stem}.glb", tracks, Camera(estimate.focal_length, estimate.img_hw))
+        files = {"everybody, animated (GLB)": f"{path.stem}.glb"}
+        for track in tracks:
+            name = f"{path.stem}_{track.number}"
+            write_amass(self.output_dir / f"{name}_amass.npz", track, self.body.gender)
+            write_bvh(self.output_dir / f"{name}.bvh", track)
+            files |= {f"person {track.number} (AMASS)": f"{name}_amass.npz", f"(BVH) {track.number}": f"{name}.bvh"}
+        return files
 
     def _pose(self, moment: Moment) -> People:
         people = self.predictor.pose(moment.people)

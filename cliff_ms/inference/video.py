@@ -16,12 +16,14 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from cliff_ms.body.errors import SMPLParameters
+from cliff_ms.body.files import Body
 from cliff_ms.data.detections import Detections, boxes_in_image
 from cliff_ms.inference.predict import Estimate, Predictor
 from cliff_ms.inference.tracking import Sighting, Tracker
 from cliff_ms.io.errors import InputError
 from cliff_ms.io.video import VideoReader
-from cliff_ms.keypoints import COCO17, JOINT_SETS
+from cliff_ms.keypoints import COCO17, JOINT_SETS, SMPL24
+from cliff_ms.visual.motion import Rig, Track
 
 _AHEAD = 4  # frames that a thread may be ahead of their use
 
@@ -119,6 +121,34 @@ def over_time(moments: list[Moment], predictor: Predictor) -> list[Moment]:
         else moment
         for moment, part in zip(moments, parts, strict=True)
     ]
+
+
+def tracks_of(moments: list[Moment], body: Body, colour: Callable[[int], tuple[float, float, float]]) -> list[Track]:
+    """The people of a video, each through all of it, as files of motion have them.
+
+    Args:
+        moments: What `over_time` returned, or `watch`.
+        body: Their body.
+        colour: Of a number.
+
+    Returns:
+        A track each, of the median of its shapes.
+    """
+    tracks = []
+    for number in np.unique(np.concatenate([moment.tracks for moment in moments])).tolist():
+        own = [(m, _rows(m.people, np.flatnonzero(m.tracks == number))) for m in moments if number in m.tracks]
+        bodies = _joined([person for _, person in own]).bodies
+        betas = np.median(bodies.betas, 0)
+        times = np.array([moment.time for moment, _ in own])
+        rig = rig_of(body, betas)
+        tracks.append(Track(number, times, bodies.rotmats, betas, bodies.translation, rig, colour(number)))
+    return tracks
+
+
+def rig_of(body: Body, betas: np.ndarray) -> Rig:
+    """The body at rest in the shape of betas (10,)."""
+    vertices = body.v_template + body.shapedirs[..., : len(betas)] @ betas
+    return Rig(vertices, body.joint_regressor @ vertices, body.weights, body.parents, body.faces, SMPL24)
 
 
 def _with_gaps(person: Estimate, times: np.ndarray, seen: np.ndarray) -> Estimate:
