@@ -136,8 +136,9 @@ def write_people(path: str | Path, people: Sequence[Shape], faces: np.ndarray, c
 def write_tracks(path: str | Path, tracks: Sequence[Track], camera: Camera) -> None:
     """Write the people of a video as skinned bodies that move.
 
-    Each has a skeleton with the joints' names, and an animation `track_<number>`. Outside the frames of a track its
-    body is shrunk to nothing. Vertices follow the four joints that move them most; pose blend shapes are left out.
+    Each has a skeleton with the joints' names, and an animation `track_<number>`; the first animation is `everybody`,
+    since programs play one. Outside the frames of a track its body is shrunk to nothing. Vertices follow the four
+    joints that move them most; pose blend shapes are left out.
 
     Args:
         path: The .glb: nodes `person_<number>` and `camera`.
@@ -148,6 +149,13 @@ def write_tracks(path: str | Path, tracks: Sequence[Track], camera: Camera) -> N
     start, end = (f([f(track.times) for track in tracks]) if tracks else 0.0 for f in (min, max))
     for track in tracks:
         _add_track(file, track, start, end)
+    clips = file.content["animations"]
+    together = {"name": "everybody", "samplers": [], "channels": []}
+    for clip in clips:
+        before = len(together["samplers"])
+        together["samplers"] += clip["samplers"]
+        together["channels"] += [channel | {"sampler": before + channel["sampler"]} for channel in clip["channels"]]
+    clips[:0] = [together] if clips else []
     file.write(path)
 
 

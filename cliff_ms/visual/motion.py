@@ -119,9 +119,7 @@ def write_bvh(path: str | Path, track: Track) -> None:
         tab = "\t" * depth
         lines.append(f"{tab}{'JOINT' if depth else 'ROOT'} {rig.names[joint]}")
         lines.append(f"{tab}{{\n{tab}\tOFFSET {_numbers(offset)}")
-        lines.append(
-            f"{tab}\tCHANNELS {3 if depth else 6} {'' if depth else 'Xposition Yposition Zposition '}{channels}"
-        )
+        lines.append(f"{tab}\tCHANNELS {channels}")
         for child in children[joint]:
             describe(child, depth + 1)
         if not children[joint]:  # a bone must end somewhere

@@ -81,6 +81,9 @@ def read_bvh(path):
             above.append(len(names) - 1)
         elif words[0] == "}":
             above.pop()
+        elif words[0] == "CHANNELS":
+            moves = ["Xposition", "Yposition", "Zposition"] * (len(names) == 1)
+            assert words[2:] == [*moves, "Zrotation", "Xrotation", "Yrotation"] and int(words[1]) == len(words) - 2
         elif words[0] == "OFFSET" and not is_end:
             offsets.append([float(word) for word in words[1:]])
     lines = motion.splitlines()
@@ -160,7 +163,11 @@ def test_gltf_of_a_video_moves_joints_and_skin(body, tmp_path):
     assert {"camera", "person_3", "person_8"} <= set(glb.named)
     lens = glb.content["cameras"][0]["perspective"]
     assert lens["yfov"] == pytest.approx(2 * np.arctan(360 / 900)) and lens["aspectRatio"] == pytest.approx(16 / 9)
-    for track, animation, skin in zip(tracks, glb.content["animations"], glb.content["skins"], strict=True):
+    everybody, *clips = glb.content["animations"]
+    moved = [[(channel["target"], clip["samplers"][channel["sampler"]]) for channel in clip["channels"]]
+             for clip in (everybody, *clips)]  # fmt: skip
+    assert everybody["name"] == "everybody" and moved[0] == moved[1] + moved[2]
+    for track, animation, skin in zip(tracks, clips, glb.content["skins"], strict=True):
         assert animation["name"] == f"track_{track.number}"
         np.testing.assert_allclose(glb.array(animation["samplers"][0]["input"])[:, 0], track.times, atol=1e-6)
         inverse = glb.array(skin["inverseBindMatrices"]).reshape(-1, 4, 4).swapaxes(1, 2)
@@ -186,9 +193,10 @@ def test_gltf_of_a_video_moves_joints_and_skin(body, tmp_path):
 def test_who_is_not_there_all_the_time_is_shrunk_away(body, tmp_path):
     write_tracks(tmp_path / "a.glb", [make_track(body, 0), make_track(body, 1, frames=5, start=0.12)], CAMERA)
     glb = Glb(tmp_path / "a.glb")
-    first, second = ([c["target"]["path"] for c in animation["channels"]] for animation in glb.content["animations"])
+    _, *clips = glb.content["animations"]
+    first, second = ([channel["target"]["path"] for channel in clip["channels"]] for clip in clips)
     assert "scale" not in first and second[-1] == "scale"
-    sampler = glb.content["animations"][1]["samplers"][-1]
+    sampler = clips[1]["samplers"][-1]
     assert sampler["interpolation"] == "STEP" and glb.array(sampler["output"])[:, 0].tolist() == [0, 1, 0]
     np.testing.assert_allclose(glb.array(sampler["input"])[:, 0], [0, 0.12, 0.32], atol=1e-6)
 
