@@ -41,6 +41,17 @@ def positive_int(text: str) -> int:
     return int(text)
 
 
+def seconds(text: str) -> float:
+    """For argparse: a finite number from 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a number of seconds from 0, but got '{text}'")
+    return value
+
+
 def focal_length(text: str) -> float | str:
     """For argparse: a finite number above 0, in px, or 'exif' or 'estimate'."""
     if text in ("exif", "estimate"):

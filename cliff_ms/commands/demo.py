@@ -1,6 +1,7 @@
 """People in photos, folders and videos to 3D bodies in the camera of the full image."""
 
 import argparse
+import math
 import time
 from pathlib import Path
 
@@ -46,6 +47,11 @@ def parse_args() -> argparse.Namespace:
         help="fit bodies to their 2D keypoints (default for keypoint models)",
     )
     parser.add_argument("--no_fit", dest="fit", action="store_false", help="leave them as the network predicts them")
+    parser.add_argument(
+        "--start", type=cli.seconds, default=0.0, metavar="S", help="of a video: skip what is before, s"
+    )
+    parser.add_argument("--end", type=cli.seconds, default=math.inf, metavar="S", help="of a video: end there, s")
+    parser.add_argument("--every", type=cli.positive_int, default=1, metavar="N", help="of a video: every Nth frame")
     parser.add_argument(
         "--no_smooth", dest="smooth", action="store_false", help="estimate each frame of a video by itself"
     )
@@ -108,13 +114,14 @@ def main() -> int:
     device = runtime.setup_device(args.device_target)
     from cliff_ms.inference.demo import Demo, Finder
     from cliff_ms.inference.predict import load_predictor
+    from cliff_ms.inference.video import Span
 
     predictor = load_predictor(ckpt, body, args.engine, args.batch_size, args.fit)
     find = Finder(boxes, keypoints, detector, args.boxes, args.keypoints)
     print(f"weights: {predictor.origin}\nbody: {body.name}; engine: {predictor.engine}; device of MindSpore: {device}")
     ready = time.perf_counter()
     with runtime.stop_signals() as stop:
-        settings = args.focal_length, args.separate, args.obj, args.smooth
+        settings = args.focal_length, args.separate, args.obj, args.smooth, Span(args.start, args.end, args.every)
         demo = Demo(predictor, body, find, output_dir, *settings, stop)
         page = demo.run(inputs, f"Weights: {predictor.origin} Body: {body.name}.")
     if demo.seconds:

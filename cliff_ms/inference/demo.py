@@ -18,7 +18,7 @@ from cliff_ms.data import detections as found
 from cliff_ms.data.detections import Detections
 from cliff_ms.inference.detectors import Detector
 from cliff_ms.inference.predict import People, Predictor
-from cliff_ms.inference.video import FindInFrame, Moment, in_order, over_time, tracks_of, watch
+from cliff_ms.inference.video import FindInFrame, Moment, Span, in_order, over_time, showings, tracks_of, watch
 from cliff_ms.io.errors import InputError
 from cliff_ms.io.exif import stated_focal_length
 from cliff_ms.io.files import atomic_path
@@ -125,6 +125,7 @@ class Demo:
         separate: Also write each person of a photo as a GLB of her own.
         write_obj: The same as OBJ, which takes ten times as long.
         smooth: Fit the people of a video over time, see `fit_track`.
+        span: Which part of a video.
         stop: Ends the run: of a video, what was seen so far is drawn and written.
         rows: Filled while running: one dict per person of each image, one per video.
         failed: Filled while running: files that could not be used, already reported.
@@ -139,6 +140,7 @@ class Demo:
     separate: bool = False
     write_obj: bool = False
     smooth: bool = True
+    span: Span = Span()
     stop: StopRequest = field(default_factory=StopRequest)
     rows: list[dict] = field(default_factory=list)
     failed: list[Path] = field(default_factory=list)
@@ -246,7 +248,8 @@ class Demo:
         focal_length, focal_source = (
             (self.focal_length, "as given") if isinstance(self.focal_length, float) else (None, ESTIMATED)
         )
-        watched = watch(path, self.find.in_video(path), self.predictor, focal_length, self.find.numbers)
+        find = self.find.in_video(path)
+        watched = watch(path, self.span, find, self.predictor, focal_length, self.find.numbers)
         moments = []
         for moment in tqdm(watched, f"{path.name}: finding", leave=False):
             moments.append(moment)
@@ -257,16 +260,20 @@ class Demo:
             moments = over_time(moments, self.predictor)
         arrays, shown = [], None
         output = self._output(path, "overlay.mp4")
+        times = np.array([moment.time for moment in moments])
         with (
             VideoReader(path) as reader,
-            VideoWriter(output, reader.fps, reader.img_hw) as writer,
+            VideoWriter(output, fps := _rate(times, reader.fps), reader.img_hw, path, times[0]) as writer,
             ThreadPoolExecutor(_DRAWERS) as drawers,
         ):
-            frames = ((image, self._pose(moment), moment) for moment, image in zip(moments, reader, strict=False))
+            seen = zip(moments, self.span.frames(reader), strict=False)
+            frames = ((image, self._pose(moment), moment) for moment, (_, _, image) in seen)
             drawn = in_order(drawers, self._draw_moment, frames)
             stopped_before = self.stop.signal is not None
+            shown_for = iter(showings(times, fps))
             for people, overlay, moment in tqdm(drawn, f"{path.name}: drawing", len(moments), leave=False):
-                writer.write(overlay)
+                for _ in range(next(shown_for)):
+                    writer.write(overlay)
                 arrays.append(_moment_arrays(people, moment, path.name))
                 if shown is None or (len(people) and not len(shown[0])):
                     shown = people, overlay, moment  # the first frame with somebody in it stands for the video
@@ -370,6 +377,11 @@ def _moment_arrays(people: People, moment: Moment, name: str) -> dict[str, np.nd
         "time_s": np.full(count, moment.time),
         "track_id": moment.tracks,
     }
+
+
+def _rate(times: np.ndarray, stated: float) -> float:
+    """Frames a second of an overlay, by the usual distance of frames at times (T,) s, or what is stated of one."""
+    return float(1 / np.median(np.diff(times))) if len(times) > 1 else stated
 
 
 def _page_people(people: People, colours: Sequence[Colour], rows: list[dict]) -> list[Person]:

@@ -5,6 +5,7 @@ video is read once more to be drawn, when all of it is known.
 """
 
 import logging
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -49,8 +50,35 @@ class Moment(NamedTuple):
     tracks: np.ndarray
 
 
+class Span(NamedTuple):
+    """What is taken of a video.
+
+    Attributes:
+        start: s, of the first frame.
+        end: s, before which the last one is.
+        every: Frames from one to the next.
+    """
+
+    start: float = 0.0
+    end: float = math.inf
+    every: int = 1
+
+    def frames(self, reader: VideoReader) -> Iterator[tuple[int, float, np.ndarray]]:
+        """Number, time in s and image of each frame."""
+        for number, (time, image) in enumerate(reader.timed()):
+            if time >= self.end:
+                return
+            if time >= self.start and number % self.every == 0:
+                yield number, time, image
+
+
 def watch(
-    path: Path, find: FindInFrame, predictor: Predictor, focal_length: float | None, taken: Iterable[int]
+    path: Path,
+    span: Span,
+    find: FindInFrame,
+    predictor: Predictor,
+    focal_length: float | None,
+    taken: Iterable[int],
 ) -> Iterator[Moment]:
     """Find and estimate everybody, frame by frame.
 
@@ -58,6 +86,7 @@ def watch(
 
     Args:
         path: The video.
+        span: Which part of it.
         find: Where its people are.
         predictor: What estimates the bodies.
         focal_length: px; None to estimate it.
@@ -81,8 +110,7 @@ def watch(
             problems.note_rows(frame, np.flatnonzero(~inside))
             return frame, time, image, people.take(np.flatnonzero(inside))
 
-        frames = ((number, time, image) for number, (time, image) in enumerate(reader.timed()))
-        for number, time, image, people in in_order(finder, look, frames):
+        for number, time, image, people in in_order(finder, look, span.frames(reader)):
             if isinstance(people, str):
                 problems.note_frame(number, people)
                 people = Detections(np.zeros((0, 4)), np.zeros(0))
@@ -92,7 +120,12 @@ def watch(
             yield Moment(number, time, estimate, tracker(time, _sighting(estimate)))
     problems.report()
     if not used:
-        raise InputError(problems.first)
+        raise InputError(problems.first or f"Video '{path}' has no frame from {span.start:g} to {span.end:g} s.")
+
+
+def showings(times: np.ndarray, fps: float) -> np.ndarray:
+    """How often each frame is written at a constant rate to be shown at its time, to half a frame: (T,) s -> (T,)."""
+    return np.diff(np.round((np.append(times, times[-1] + 1 / fps) - times[0]) * fps)).astype(int)
 
 
 def over_time(moments: list[Moment], predictor: Predictor) -> list[Moment]:

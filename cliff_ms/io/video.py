@@ -17,7 +17,10 @@ from cliff_ms.io.errors import InputError
 from cliff_ms.io.files import atomic_path, require_file
 from cliff_ms.io.images import quiet_opencv
 
-VIDEO_EXTENSIONS = (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm")
+VIDEO_EXTENSIONS = (
+    ".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".wmv", ".flv", ".3gp",
+    ".ogv", ".gif",
+)  # fmt: skip
 
 # FFmpeg inside OpenCV writes its own complaints to stderr; ours come as one sentence. Read when the first video opens.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
@@ -33,7 +36,8 @@ def is_video(path: str | Path) -> bool:
 class VideoReader:
     """The frames of a video, decoded one by one: only the current one is in memory.
 
-    Use it as a context manager and iterate over it once. The rotation that phones store is applied.
+    Use it as a context manager and iterate over it once. The rotation that phones store is applied, and pixels that are
+    not square are stretched until they are.
 
     Args:
         path: A video file.
@@ -61,6 +65,11 @@ class VideoReader:
         self._capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)
         self.fps = self._capture.get(cv2.CAP_PROP_FPS)
         self.img_hw = tuple(int(self._capture.get(p)) for p in (cv2.CAP_PROP_FRAME_HEIGHT, cv2.CAP_PROP_FRAME_WIDTH))
+        shape = [self._capture.get(p) for p in (cv2.CAP_PROP_SAR_NUM, cv2.CAP_PROP_SAR_DEN)]
+        self._square = shape[0] in (0, shape[1])  # 0: not known
+        if not self._square:  # one side grows, so that nothing is lost
+            wide = shape[0] / shape[1]
+            self.img_hw = round(self.img_hw[0] * max(1, 1 / wide)), round(self.img_hw[1] * max(1, wide))
         self.frame_count = max(0, int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)))
         if not (math.isfinite(self.fps) and self.fps > 0):
             self._capture.release()
@@ -86,12 +95,15 @@ class VideoReader:
             stated = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
             last = stated if stated > last else last + 1 / self.fps
             decoded += 1
+            if not self._square:
+                bgr = cv2.resize(bgr, self.img_hw[::-1], interpolation=cv2.INTER_LINEAR)
             yield last, cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
         if decoded == 0:
             raise InputError(
                 f"Video '{self.path}' has no frame that can be decoded; encode it again, for example as MP4."
             )
-        if decoded < 0.9 * self.frame_count:
+        # Of a variable rate the number is made of the length: then the length is what counts.
+        if decoded < 0.9 * self.frame_count and last < 0.9 * self.frame_count / self.fps:
             log.warning("Video '%s' states %d frames, %d could be decoded.", self.path, self.frame_count, decoded)
 
 
@@ -106,14 +118,19 @@ class VideoWriter:
         path: The `.mp4` file.
         fps: Frames per second.
         img_hw: Height and width of every frame, px.
+        sound: A video whose sound, if it has some, is copied; not without imageio-ffmpeg.
+        start: s of that video at which the first frame is.
 
     Raises:
         InputError: When entered or left, if the file cannot be written.
     """
 
-    def __init__(self, path: str | Path, fps: float, img_hw: tuple[int, int]) -> None:
+    def __init__(
+        self, path: str | Path, fps: float, img_hw: tuple[int, int], sound: Path | None = None, start: float = 0.0
+    ) -> None:
         self.path = Path(path)
         self._fps = fps
+        self._sound, self._start = sound, start
         self._shape = (*img_hw, 3)
         self._pad_hw = (img_hw[0] % 2, img_hw[1] % 2)
 
@@ -123,7 +140,8 @@ class VideoWriter:
         with ExitStack() as stack:
             temporary = stack.enter_context(atomic_path(self.path))
             if ffmpeg:
-                sink = _h264_sink(ffmpeg, temporary, self._fps, (width, height))
+                sound = _sound_of(ffmpeg, self._sound, self._start) if self._sound else []
+                sink = _h264_sink(ffmpeg, temporary, self._fps, (width, height), sound)
             else:
                 log.warning("'%s' is MPEG-4 part 2, which browsers do not play: install imageio-ffmpeg.", self.path)
                 sink = _mpeg4_sink(temporary, self._fps, (width, height))
@@ -176,15 +194,26 @@ def find_ffmpeg() -> str | None:
     return executable if "libx264" in listing.stdout else None
 
 
+def _sound_of(ffmpeg: str, path: Path, start: float) -> list[str]:
+    """Arguments that add a file's sound to the first input, as long as that is; none if the file has no sound."""
+    told = subprocess.run([ffmpeg, "-hide_banner", "-i", str(path)], capture_output=True, text=True, errors="replace")
+    if "Audio:" not in told.stderr:
+        return []
+    take = ["-ss", f"{start:.6f}", "-i", str(path), "-map", "0:v", "-map", "1:a:0"]
+    return [*take, "-c:a", "aac", "-af", "apad", "-shortest"]
+
+
 @contextmanager
-def _h264_sink(ffmpeg: str, path: Path, fps: float, size_wh: tuple[int, int]) -> Iterator[Callable[[np.ndarray], None]]:
+def _h264_sink(
+    ffmpeg: str, path: Path, fps: float, size_wh: tuple[int, int], sound: list[str]
+) -> Iterator[Callable[[np.ndarray], None]]:
     """Run FFmpeg on `path` and give the function that feeds it a frame; OSError with its last message if it fails.
 
     `imageio_ffmpeg.write_frames` does not look at FFmpeg's exit code: of a full disk it leaves a broken file.
     """
     source = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", "{}x{}".format(*size_wh), "-r", f"{fps:.6f}", "-i", "-"]
     codec = ["-c:v", "libx264", "-preset", "veryfast", "-crf", "20", "-pix_fmt", "yuv420p", "-movflags", "+faststart"]
-    command = [ffmpeg, "-hide_banner", "-loglevel", "error", "-y", *source, *codec, "-f", "mp4", str(path)]
+    command = [ffmpeg, "-hide_banner", "-loglevel", "error", "-y", *source, *sound, *codec, "-f", "mp4", str(path)]
     with tempfile.TemporaryFile() as errors:
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=errors)
         try:

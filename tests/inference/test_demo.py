@@ -16,8 +16,9 @@ from cliff_ms.config import ModelConfig
 from cliff_ms.data.detections import Detections, read_boxes, read_keypoints
 from cliff_ms.inference import demo
 from cliff_ms.inference.demo import Demo, Finder
-from cliff_ms.inference.detectors import Detector
+from cliff_ms.inference.detectors import Detector, whole_image
 from cliff_ms.inference.predict import Predictor
+from cliff_ms.inference.video import Span, showings
 from cliff_ms.io.images import read_image
 from cliff_ms.io.video import VideoReader, VideoWriter
 from cliff_ms.keypoints import COCO17, SMPL45, index_map
@@ -153,6 +154,26 @@ def test_bad_rows_and_frames_of_a_video_cost_themselves_only(body, tmp_path, cap
     np.testing.assert_allclose(arrays["detection_all"][[2, 3], 1:5], np.array(boxes[0], np.float64))
     np.testing.assert_allclose(arrays["time_s"], arrays["frame"] / 10, atol=1e-3)
     assert "left out, outside the picture: 1 (frame 4, row 1 first)" in caplog.text
+
+
+def test_frames_are_shown_at_their_times():
+    times = np.array([1.0, 1.1, 1.2, 1.5, 1.52, 1.6])
+    assert showings(times, 10).tolist() == [1, 1, 3, 0, 1, 1]
+    steady = 0.3 + np.round(np.arange(200) / 29.97, 3)  # as files round them
+    assert (showings(steady, 29.97) == 1).all()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("graph_mode")
+def test_a_part_of_a_video(body, tmp_path):
+    write_clip(tmp_path / "clip.mp4", 20)
+    run = make_demo(body, Finder(detector=Detector(whole_image, "a test", False)), tmp_path)
+    run.span = Span(0.5, 1.2, 3)
+    run.run([tmp_path / "clip.mp4"], "")
+    assert np.load(tmp_path / "clip_cliff.npz")["frame"].tolist() == [6, 9]
+    run.span = Span(7.0)
+    run.run([tmp_path / "clip.mp4"], "")
+    assert run.failed == [tmp_path / "clip.mp4"]
 
 
 @pytest.mark.slow

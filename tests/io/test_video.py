@@ -108,6 +108,54 @@ def test_rotation_of_a_phone_is_applied(tmp_path):
     np.testing.assert_allclose(first, read_image(still), atol=3)  # FFmpeg's own opinion
 
 
+def convert(source, target, *options):
+    subprocess.run([FFMPEG, "-v", "error", "-i", str(source), *options, str(target)], check=True)
+    return target
+
+
+@needs_ffmpeg
+def test_times_are_those_of_the_file(tmp_path):
+    # Every frame but the first three is shown for twice as long as the one before.
+    slower = convert(write(tmp_path / "a.mp4"), tmp_path / "b.mkv", "-vf", "setpts=N*N/12.5/TB", "-fps_mode", "vfr")
+    with video.VideoReader(slower) as reader:
+        times = [time for time, _ in reader.timed()]
+    np.testing.assert_allclose(times, np.arange(8) ** 2 / 12.5, atol=2e-3)
+
+
+@needs_ffmpeg
+@pytest.mark.parametrize(("ratio", "img_hw"), [("2/1", (64, 192)), ("1/2", (128, 96))])
+def test_pixels_become_square(tmp_path, ratio, img_hw):
+    wide = convert(write(tmp_path / "a.mp4"), tmp_path / "b.mp4", "-vf", f"setsar={ratio}")
+    with video.VideoReader(wide) as reader:
+        assert reader.img_hw == img_hw
+        first = next(iter(reader))
+    assert first.shape == (*img_hw, 3)
+    np.testing.assert_allclose(first[img_hw[0] // 2 - 9, img_hw[1] // 2 - 9], (220, 30, 30), atol=25)
+
+
+@needs_ffmpeg
+@pytest.mark.parametrize("suffix", [".mpg", ".ts", ".webm", ".gif", ".wmv"])
+def test_other_containers_are_videos(tmp_path, suffix):
+    other = convert(write(tmp_path / "a.mp4", img_hw=(64, 96), fps=25), tmp_path / f"b{suffix}")
+    assert video.is_video(other)
+    with video.VideoReader(other) as reader:
+        assert len(list(reader)) == 8
+
+
+@needs_ffmpeg
+def test_sound_is_copied_and_does_not_change_the_length(tmp_path):
+    sound = ["-f", "lavfi", "-i", "sine=duration=9", "-c:v", "copy", "-map", "0:v", "-map", "1:a"]
+    source = convert(write(tmp_path / "a.mp4", fps=8), tmp_path / "b.mp4", *sound)
+    for path, has_sound in ((source, True), (tmp_path / "a.mp4", False)):
+        with video.VideoWriter(tmp_path / "c.mp4", 8, (64, 96), path, 0.25) as writer:
+            for frame in frames(6, 64, 96):
+                writer.write(frame)
+        told = subprocess.run([FFMPEG, "-hide_banner", "-i", str(tmp_path / "c.mp4")], capture_output=True, text=True)
+        assert ("Audio: aac" in told.stderr) == has_sound and re.search(r"Duration: 00:00:00\.[78]", told.stderr)
+        with video.VideoReader(tmp_path / "c.mp4") as reader:
+            assert len(list(reader)) == 6
+
+
 @needs_ffmpeg
 def test_a_truncated_mp4_is_refused_before_any_frame(tmp_path, capfd):
     data = write(tmp_path / "clip.mp4").read_bytes()
