@@ -39,7 +39,7 @@ from cliff_ms.keypoints import SMPL24, convert_keypoints
 from cliff_ms.metrics import acceleration_error, mpjpe, pa_mpjpe
 from cliff_ms.synthetic.observation import Observer, crops_around
 from cliff_ms.synthetic.world import Bodies, SeenPeople, World, sample_betas
-from cliff_ms.visual.gltf import INFLUENCES
+from cliff_ms.visual.gltf import four_influences
 from cliff_ms.weights.checkpoint import load_weights
 from cliff_ms.weights.engine import load_network
 from cliff_ms.zoo import bundled_model
@@ -113,10 +113,9 @@ def skin_of_gltf(people: SeenPeople, body: Body) -> np.ndarray:
     skinner = Skinner(body, whole=True)
     exact, _, rotations = skinner(betas, rotmats)
     rest, joints = skinner.rest_joints(betas), Kinematics(body, SMPL24)(rotmats.astype(float), betas.astype(float))[0]
-    followed = np.argsort(-body.weights, 1)[:, :INFLUENCES]
     weights = np.zeros_like(body.weights)
-    np.put_along_axis(weights, followed, np.take_along_axis(body.weights, followed, 1), 1)
-    weights /= weights.sum(1, keepdims=True)
+    followed, shares = four_influences(body.weights)
+    np.add.at(weights, (np.arange(len(weights))[:, None], followed), shares)
     shaped = body.v_template + np.einsum("vkn,tn->tvk", body.shapedirs[..., :10], betas)
     by_joint = np.einsum("tjab,tvjb->tvja", rotations, shaped[:, :, None] - rest[:, None]) + joints[:, None]
     return np.linalg.norm((by_joint * weights[..., None]).sum(2) - exact, axis=-1)

@@ -16,6 +16,20 @@ def global_rotations(rotmats: np.ndarray, parents: tuple[int, ...]) -> np.ndarra
     return rotations
 
 
+def rest_shape(body: Body, betas: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A body at rest in one shape.
+
+    Args:
+        body: The body.
+        betas: (N,), no more than the body has.
+
+    Returns:
+        Vertices (V, 3) and joints (24, 3), m, float32, in the body's frame.
+    """
+    vertices = body.v_template + body.shapedirs[..., : len(betas)] @ betas.astype(np.float32)
+    return vertices, body.joint_regressor @ vertices
+
+
 class Skinner:
     """Linear blend skinning (section 3 of SMPL, Loper et al. 2015) of some vertices of a body.
 

@@ -17,7 +17,7 @@ from cliff_ms.body.files import Body
 from cliff_ms.data import detections as found
 from cliff_ms.data.detections import Detections
 from cliff_ms.inference.detectors import Detector
-from cliff_ms.inference.predict import People, Predictor
+from cliff_ms.inference.predict import Estimate, People, Predictor
 from cliff_ms.inference.video import FindInFrame, Moment, Span, in_order, over_time, showings, tracks_of, watch
 from cliff_ms.io.errors import InputError
 from cliff_ms.io.exif import stated_focal_length
@@ -25,9 +25,9 @@ from cliff_ms.io.files import atomic_path
 from cliff_ms.io.images import read_image, write_image
 from cliff_ms.io.video import VideoReader, VideoWriter, is_video
 from cliff_ms.runtime import StopRequest
-from cliff_ms.visual.gltf import Camera, Shape, write_people, write_tracks
-from cliff_ms.visual.meshes import write_obj
-from cliff_ms.visual.motion import write_amass, write_bvh
+from cliff_ms.visual.gltf import write_animation
+from cliff_ms.visual.meshes import person_mesh, write_glb, write_obj
+from cliff_ms.visual.motion import Track, write_amass, write_bvh
 from cliff_ms.visual.page import PageEntry, Person, write_page
 from cliff_ms.visual.render import PALETTE, render_overlay, render_side
 
@@ -228,18 +228,7 @@ class Demo:
         write_image(self._output(path, "overlay.jpg"), overlay)
         write_image(self._output(path, "side.jpg"), side)
         self._save(path, [people.to_arrays(path.name)])
-        files = {"parameters": f"{path.stem}_cliff.npz", "everybody (GLB)": f"{path.stem}.glb"}
-        shapes = [Shape(k, *shape) for k, shape in enumerate(zip(people.vertices, colours, strict=True))]
-        camera = Camera(people.focal_length, people.img_hw)
-        write_people(self.output_dir / f"{path.stem}.glb", shapes, self.body.faces, camera)
-        for shape in shapes:
-            name = f"{path.stem}_{shape.number}"
-            if self.separate:
-                write_people(self.output_dir / f"{name}.glb", [shape], self.body.faces, camera)
-                files[f"person {shape.number} (GLB)"] = f"{name}.glb"
-            if self.write_obj:
-                write_obj(self.output_dir / f"{name}.obj", shape.vertices, self.body.faces)
-                files[f"person {shape.number} (OBJ)"] = f"{name}.obj"
+        files = {"parameters": f"{path.stem}_cliff.npz"} | self._write_meshes(path, people, colours)
         rows = describe(people)
         self.rows += [{"file": path.name, **row} for row in rows]
         return PageEntry(path.name, overlay, side, _page_people(people, colours, rows), files, note=note)
@@ -280,11 +269,12 @@ class Demo:
                 if self.stop.signal is not None and not stopped_before:
                     break
         self._save(path, arrays)
-        files = {"parameters": f"{path.stem}_cliff.npz"} | self._write_motion(path, moments)
+        tracks = tracks_of(moments, self.body, _colour)
+        files = {"parameters": f"{path.stem}_cliff.npz"}
+        files |= self._write_motion(path, tracks, moments[0].people, fps)
         people, overlay, moment = shown
         colours = [_colour(track) for track in moment.tracks]
-        tracks = len(set(np.concatenate([moment.tracks for moment in moments]).tolist()))
-        self.rows.append({"file": path.name, "person": f"{tracks} in {len(moments)} frames"})
+        self.rows.append({"file": path.name, "person": f"{len(tracks)} in {len(moments)} frames"})
         note = f"people {self.find.source}; focal length {people.focal_length:.0f} px, {focal_source}"
         note += _fit_note(*(np.concatenate([a[key] for a in arrays]) for key in ("fit_sigma", "error_2d")))
         log.info("%s: %s", path, note)
@@ -300,17 +290,41 @@ class Demo:
         )
         return lambda: entry
 
-    def _write_motion(self, path: Path, moments: list[Moment]) -> dict[str, str]:
-        """The files for animation programs, by what they are."""
-        estimate = moments[0].people
-        tracks = tracks_of(moments, self.body, _colour)
-        write_tracks(self.output_dir / f"{path.stem}.glb", tracks, Camera(estimate.focal_length, estimate.img_hw))
+    def _write_meshes(self, path: Path, people: People, colours: Sequence[Colour]) -> dict[str, str]:
+        """The people of a photo in 3D: what is in a file -> its name."""
+        meshes = {
+            f"person_{k}": person_mesh(vertices, self.body.faces, colours[k])
+            for k, vertices in enumerate(people.vertices)
+        }
+        scenes = {"everybody (GLB)": (f"{path.stem}.glb", meshes)} if meshes else {}
+        if self.separate:
+            scenes |= {
+                f"person {k} (GLB)": (f"{path.stem}_{k}.glb", {name: mesh})
+                for k, (name, mesh) in enumerate(meshes.items())
+            }
+        for name, scene in scenes.values():
+            write_glb(self.output_dir / name, scene, people.focal_length, people.img_hw)
+        files = {title: name for title, (name, _) in scenes.items()}
+        if self.write_obj:
+            for k, mesh in enumerate(meshes.values()):
+                files[f"person {k} (OBJ)"] = f"{path.stem}_{k}.obj"
+                write_obj(self.output_dir / f"{path.stem}_{k}.obj", mesh)
+        return files
+
+    def _write_motion(self, path: Path, tracks: list[Track], estimate: Estimate, fps: float) -> dict[str, str]:
+        """The people of a video for animation programs: what is in a file -> its name."""
+        if not tracks:
+            return {}
         files = {"everybody, animated (GLB)": f"{path.stem}.glb"}
+        write_animation(self.output_dir / f"{path.stem}.glb", tracks, estimate.focal_length, estimate.img_hw, fps)
         for track in tracks:
             name = f"{path.stem}_{track.number}"
-            write_amass(self.output_dir / f"{name}_amass.npz", track, self.body.gender)
-            write_bvh(self.output_dir / f"{name}.bvh", track)
-            files |= {f"person {track.number} (AMASS)": f"{name}_amass.npz", f"(BVH) {track.number}": f"{name}.bvh"}
+            write_amass(self.output_dir / f"{name}_amass.npz", track, fps, self.body.gender)
+            write_bvh(self.output_dir / f"{name}.bvh", track, fps)
+            files |= {
+                f"person {track.number} (AMASS)": f"{name}_amass.npz",
+                f"person {track.number} (BVH)": f"{name}.bvh",
+            }
         return files
 
     def _pose(self, moment: Moment) -> People:

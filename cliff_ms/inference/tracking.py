@@ -157,8 +157,8 @@ def _likeness(
     off = (expect["place"][:, None] - see["place"]) / _PLACE
     parts.append(np.exp(-(off**2).sum(-1) / 2))
     if all("joints" in state for state in (*expected, *seen)):
-        joints = [np.stack([state["joints"] for state in states]) for states in (expected, seen)]
-        similarity = _joint_similarity(*joints, see["box"], names)
+        first, second = (np.stack([state["joints"] for state in states]) for states in (expected, seen))
+        similarity = _joint_similarity(first, second, see["box"], names)
         parts.append(np.where(np.isnan(similarity), np.mean(parts, 0), similarity))
     return np.mean(parts, 0)
 

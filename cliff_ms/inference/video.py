@@ -18,6 +18,7 @@ import numpy as np
 
 from cliff_ms.body.errors import SMPLParameters
 from cliff_ms.body.files import Body
+from cliff_ms.body.skinning import rest_shape
 from cliff_ms.data.detections import Detections, boxes_in_image
 from cliff_ms.inference.predict import Estimate, Predictor
 from cliff_ms.inference.tracking import Sighting, Tracker
@@ -172,16 +173,11 @@ def tracks_of(moments: list[Moment], body: Body, colour: Callable[[int], tuple[f
         own = [(m, _rows(m.people, np.flatnonzero(m.tracks == number))) for m in moments if number in m.tracks]
         bodies = _joined([person for _, person in own]).bodies
         betas = np.median(bodies.betas, 0)
-        times = np.array([moment.time for moment, _ in own])
-        rig = rig_of(body, betas)
-        tracks.append(Track(number, times, bodies.rotmats, betas, bodies.translation, rig, colour(number)))
+        times = np.array([moment.time for moment, _ in own]) - moments[0].time
+        rig = Rig(*rest_shape(body, betas), body.weights, np.array(body.parents), body.faces, SMPL24)
+        frames = np.array([moment.frame for moment, _ in own])
+        tracks.append(Track(number, frames, times, bodies.rotmats, betas, bodies.translation, rig, colour(number)))
     return tracks
-
-
-def rig_of(body: Body, betas: np.ndarray) -> Rig:
-    """The body at rest in the shape of betas (10,)."""
-    vertices = body.v_template + body.shapedirs[..., : len(betas)] @ betas
-    return Rig(vertices, body.joint_regressor @ vertices, body.weights, body.parents, body.faces, SMPL24)
 
 
 def _with_gaps(person: Estimate, times: np.ndarray, seen: np.ndarray) -> Estimate:

@@ -1,60 +1,64 @@
-"""People who move, as files that animation programs open: AMASS's npz and BVH; `gltf` writes the third kind.
+"""People through a video, and the files of motion that animation programs open: AMASS's npz and BVH.
 
-Frames: tracks are in the camera's, x right, y down, z forward, m; files are in one with y up and z towards the camera,
-so that the camera stays at the origin and looks along -z.
+Both hold one person, one sample per frame from the person's first to the last at a constant rate, no time stamps, and
+y up: the camera frame turned half a turn about x (x right, y up, z towards the camera), so the camera is the origin and
+up is the camera's up, not gravity's.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from scipy.spatial.transform import Rotation, Slerp
 
 from cliff_ms.io.files import atomic_path
 
-Y_UP = np.diag([1.0, -1.0, -1.0])  # from the camera's frame to that of the files, a rotation
-_BODY_JOINTS = 22  # of SMPL's 24, those that SMPL-H has in the same places; then come fingers
-_SMPLH_JOINTS = 52
-_STILL_FPS = 30.0
+Y_UP = np.diag([1.0, -1.0, -1.0])  # turns the camera frame, whose y points down
+_BODY_JOINTS = 22  # SMPL's but the two hands, which SMPL-H and SMPL-X replace by fingers
+_SMPLX_JOINTS = 55
+_AMASS_BETAS = 16
 
 
 @dataclass(frozen=True, eq=False)
 class Rig:
-    """A body at rest, of one shape.
+    """A body at rest in one shape. V vertices, F faces; y up, facing +z.
 
     Attributes:
         vertices: (V, 3) m.
-        joints: (J, 3) m.
-        weights: (V, J), of linear blend skinning.
-        parents: Of the J joints, each before its children; -1 for the root.
-        faces: (F, 3).
-        names: Of the J joints.
+        joints: (24, 3) m.
+        weights: (V, 24) skinning weights.
+        parents: (24,) parent of each joint, -1 for the root.
+        faces: (F, 3), counter-clockwise seen from outside.
+        joint_names: 24 names.
     """
 
     vertices: np.ndarray
     joints: np.ndarray
     weights: np.ndarray
-    parents: Sequence[int]
+    parents: np.ndarray
     faces: np.ndarray
-    names: Sequence[str]
+    joint_names: tuple[str, ...]
 
 
 @dataclass(frozen=True, eq=False)
 class Track:
-    """One person through a video.
+    """One person through a video. T frames, of a photo one; they may have gaps.
 
     Attributes:
-        number: Who it is.
+        number: The person's number, `track_id`.
+        frames: (T,) int, ascending numbers of the video's frames.
         times: (T,) s, ascending.
-        rotmats: (T, J, 3, 3), relative to the parent, the root's to the camera.
-        betas: (10,).
-        translation: (T, 3) m; what the rig gives, turned about its root joint, is moved by it to the camera's frame.
-        rig: The body.
+        rotmats: (T, 24, 3, 3), relative to the parent joint, the root's to the camera (x right, y down, z forward).
+        betas: (N,) shape coefficients.
+        translation: (T, 3) m, what takes SMPL's output to the camera frame: the pelvis is at
+            `rig.joints[0] + translation`, and the root turns about it.
+        rig: The body at rest in the shape of `betas`.
         colour: RGB in [0, 1].
     """
 
     number: int
+    frames: np.ndarray
     times: np.ndarray
     rotmats: np.ndarray
     betas: np.ndarray
@@ -62,90 +66,158 @@ class Track:
     rig: Rig
     colour: tuple[float, float, float]
 
-    @property
-    def root(self) -> np.ndarray:
-        """Where the root joint is, (T, 3) m, y up."""
-        return (self.translation + self.rig.joints[0]) @ Y_UP.T
 
-    @property
-    def turns(self) -> np.ndarray:
-        """The rotations with the root's to the frame of the files, (T, J, 3, 3)."""
-        return np.concatenate([Y_UP @ self.rotmats[:, :1], self.rotmats[:, 1:]], 1)
+class Motion(NamedTuple):
+    """What a skeleton does, in the y-up frame above. T samples."""
+
+    rotmats: np.ndarray  # (T, 24, 3, 3), relative to the parent joint, the root's to the frame
+    pelvis: np.ndarray  # (T, 3) m
 
 
-def write_amass(path: str | Path, track: Track, gender: str = "neutral") -> None:
-    """Write a track in the layout of AMASS, as SMPL's add-ons for Blender read it; y is up.
+def y_up_motion(track: Track) -> Motion:
+    """A track's motion in the y-up frame, at the track's own times."""
+    rotmats = track.rotmats.astype(np.float64)
+    rotmats[:, 0] = Y_UP @ rotmats[:, 0]
+    return Motion(rotmats, (track.rig.joints[0] + track.translation) @ Y_UP)
+
+
+def at_constant_rate(track: Track, frame_rate: float) -> Motion:
+    """A track's motion in the y-up frame, from its first frame to its last, with gaps filled.
+
+    Rotations between two frames follow the shortest arc, places the straight line.
 
     Args:
-        path: The .npz: `poses` (T, 156) axis-angle in rad, the root and the 21 joints of the body; fingers are at rest,
-            for which SMPL has one joint; `trans` (T, 3) m, `betas` (10,), `gender`, `mocap_framerate`.
         track: The track.
-        gender: Of the body.
+        frame_rate: Samples a second.
     """
-    rate, turns, root = _steady(track)
-    poses = np.zeros((len(turns), _SMPLH_JOINTS, 3))
-    poses[:, :_BODY_JOINTS] = (
-        Rotation.from_matrix(turns[:, :_BODY_JOINTS].reshape(-1, 3, 3)).as_rotvec().reshape(-1, _BODY_JOINTS, 3)
-    )
+    motion = y_up_motion(track)
+    start, end = track.times[0], track.times[-1]
+    if start == end:
+        return motion
+    samples = start + np.arange(round((end - start) * frame_rate) + 1) / frame_rate
+    samples = samples.clip(start, end)  # of a variable rate, the last sample may lie past the last frame
+    rotmats = [
+        Slerp(track.times, Rotation.from_matrix(turns))(samples).as_matrix() for turns in motion.rotmats.swapaxes(0, 1)
+    ]
+    pelvis = np.stack([np.interp(samples, track.times, place) for place in motion.pelvis.T], -1)
+    return Motion(np.stack(rotmats, 1), pelvis)
+
+
+def write_amass(path: str | Path, track: Track, frame_rate: float, gender: str) -> None:
+    """Write a track as AMASS lays out motion, for the SMPL-X add-ons of Blender and what else loads AMASS.
+
+    Arrays, of T samples: `poses` (T, 165) axis-angle, rad: SMPL-X's 55 joints, the first 22 of which are SMPL's; jaw,
+    eyes and fingers are at rest, and SMPL's two hands are left out. SMPL-H's 52 joints, AMASS's older layout, are the
+    first 156 columns. `root_orient` (T, 3) and `pose_body` (T, 63) are the first 66. `trans` (T, 3) m is added to the
+    model's output. `betas` (16,) are the body's own, padded with zeros. `gender`; `mocap_framerate` and
+    `mocap_frame_rate`, the two spellings of AMASS's releases.
+
+    The frame is SMPL's own, y up. AMASS's is z up, so the add-ons' format 'AMASS' lays bodies on their backs: choose
+    'SMPL-X' (also called 'Blender').
+
+    Args:
+        path: File to write.
+        track: The track.
+        frame_rate: Samples a second. A rate within half a percent of a whole number is stated as that number: the
+            add-ons cut 29.97 to 29 and refuse that as below 30.
+        gender: 'neutral', 'male' or 'female'.
+    """
+    rotmats, pelvis = at_constant_rate(track, frame_rate)
+    poses = np.zeros((len(pelvis), _SMPLX_JOINTS, 3), np.float32)
+    poses[:, :_BODY_JOINTS] = Rotation.from_matrix(rotmats[:, :_BODY_JOINTS].reshape(-1, 3, 3)).as_rotvec().reshape(
+        len(pelvis), _BODY_JOINTS, 3
+    )  # fmt: skip
+    poses = poses.reshape(len(pelvis), -1)
+    betas = np.zeros(max(_AMASS_BETAS, len(track.betas)), np.float32)
+    betas[: len(track.betas)] = track.betas
+    whole = round(frame_rate)
+    rate = float(whole) if abs(frame_rate - whole) < 0.005 * frame_rate else frame_rate
     with atomic_path(path) as unfinished:
         np.savez_compressed(
             unfinished,
-            poses=poses.reshape(len(poses), -1),
-            trans=root - track.rig.joints[0],
-            betas=track.betas,
+            poses=poses,
+            root_orient=poses[:, :3],
+            pose_body=poses[:, 3 : 3 * _BODY_JOINTS],
+            trans=(pelvis - track.rig.joints[0]).astype(np.float32),
+            betas=betas,
             gender=np.array(gender),
             mocap_framerate=np.array(rate),
-            mocap_frame_rate=np.array(rate),  # as SMPL-X's add-on spells it
+            mocap_frame_rate=np.array(rate),
         )
 
 
-def write_bvh(path: str | Path, track: Track) -> None:
-    """Write a track as BVH: the bones of its own shape at rest, cm, y up.
+def write_bvh(path: str | Path, track: Track, frame_rate: float) -> None:
+    """Write a track as BVH: SMPL's joints by name, lengths in cm of the track's shape at rest, y up.
+
+    The root's position is absolute. Rotations are relative to the parent, degrees, in the order Z X Y. The hands, the
+    head and the feet go on in the direction of the bone before, to where their skin ends.
 
     Args:
-        path: The .bvh.
+        path: File to write.
         track: The track.
+        frame_rate: Samples a second.
     """
-    rate, turns, root = _steady(track)
-    rig = track.rig
-    children = [[c for c, parent in enumerate(rig.parents) if parent == joint] for joint in range(len(rig.joints))]
-    lines, order = ["HIERARCHY"], []
-
-    def describe(joint: int, depth: int) -> None:
-        order.append(joint)
-        parent = rig.parents[joint]
-        offset = 100 * (rig.joints[joint] - rig.joints[parent]) if depth else np.zeros(3)
-        channels = ("3" if depth else "6 Xposition Yposition Zposition") + " Zrotation Xrotation Yrotation"
-        tab = "\t" * depth
-        lines.append(f"{tab}{'JOINT' if depth else 'ROOT'} {rig.names[joint]}")
-        lines.append(f"{tab}{{\n{tab}\tOFFSET {_numbers(offset)}")
-        lines.append(f"{tab}\tCHANNELS {channels}")
-        for child in children[joint]:
-            describe(child, depth + 1)
-        if not children[joint]:  # a bone must end somewhere
-            lines.append(f"{tab}\tEnd Site\n{tab}\t{{\n{tab}\t\tOFFSET {_numbers(offset / 2)}\n{tab}\t}}")
-        lines.append(f"{tab}}}")
-
-    describe(0, 0)
-    angles = Rotation.from_matrix(turns[:, order].reshape(-1, 3, 3)).as_euler("ZXY", degrees=True)
-    values = np.concatenate([100 * root, angles.reshape(len(turns), -1)], 1)
-    lines += ["MOTION", f"Frames: {len(turns)}", f"Frame Time: {1 / rate:.8f}", *map(_numbers, values)]
+    rotmats, pelvis = at_constant_rate(track, frame_rate)
+    order, lines = _hierarchy(track.rig)
+    angles = np.degrees(_smooth_zxy(rotmats))[:, order]
+    rows = np.concatenate([100 * pelvis, angles.reshape(len(angles), -1)], 1)
+    lines += ["MOTION", f"Frames: {len(rows)}", f"Frame Time: {1 / frame_rate:.9f}"]
     with atomic_path(path) as unfinished:
-        unfinished.write_text("\n".join(lines) + "\n", encoding="ascii")
+        np.savetxt(unfinished, rows, "%.5f", header="\n".join(lines), comments="")
 
 
-def _steady(track: Track) -> tuple[float, np.ndarray, np.ndarray]:
-    """The track at one rate, as files need it that have no times: frames a second, `turns` and `root`."""
-    if len(track.times) == 1:
-        return _STILL_FPS, track.turns, track.root
-    period = float(np.median(np.diff(track.times)))
-    count = 1 + round((track.times[-1] - track.times[0]) / period)
-    times = np.linspace(track.times[0], track.times[-1], count)
-    joints = range(track.rotmats.shape[1])
-    turns = [Slerp(track.times, Rotation.from_matrix(track.turns[:, joint]))(times).as_matrix() for joint in joints]
-    root = np.stack([np.interp(times, track.times, column) for column in track.root.T], 1)
-    return float((count - 1) / (times[-1] - times[0])), np.stack(turns, 1), root
+def _hierarchy(rig: Rig) -> tuple[list[int], list[str]]:
+    """The joints in the order of BVH, which is depth first, and the lines of the skeleton."""
+    order: list[int] = []
+    lines = ["HIERARCHY"]
+
+    def add(joint: int, depth: int) -> None:
+        order.append(joint)
+        indent, inner = "\t" * depth, "\t" * (depth + 1)
+        parent = rig.parents[joint]
+        offset = rig.joints[joint] - rig.joints[parent] if depth else np.zeros(3)
+        channels = "3 Zrotation Xrotation Yrotation"
+        if not depth:
+            channels = "6 Xposition Yposition Zposition Zrotation Xrotation Yrotation"
+        lines.append(f"{indent}{'JOINT' if depth else 'ROOT'} {rig.joint_names[joint]}")
+        lines.extend([f"{indent}{{", f"{inner}OFFSET {_cm(offset)}", f"{inner}CHANNELS {channels}"])
+        children = np.flatnonzero(rig.parents == joint)
+        for child in children:
+            add(int(child), depth + 1)
+        if not len(children):
+            skin = rig.vertices[rig.weights.argmax(1) == joint] - rig.joints[joint]
+            along = offset / np.linalg.norm(offset)
+            tip = along * np.max(skin @ along, initial=0)
+            lines.extend([f"{inner}End Site", f"{inner}{{", f"{inner}\tOFFSET {_cm(tip)}", f"{inner}}}"])
+        lines.append(f"{indent}}}")
+
+    add(0, 0)
+    return order, lines
 
 
-def _numbers(values: np.ndarray) -> str:
-    return " ".join(f"{value:.5f}" for value in values)
+def _cm(offset: np.ndarray) -> str:
+    return " ".join(f"{100 * value:.5f}" for value in offset)
+
+
+def _smooth_zxy(rotmats: np.ndarray) -> np.ndarray:
+    """Angles a, b, c (T, J, 3), rad, with R = Rz(a) Rx(b) Ry(c), each near that of the sample before.
+
+    By hand, because at b = 90 degrees, a thigh of someone who sits, the angles must still give R.
+    """
+    a = np.arctan2(-rotmats[..., 0, 1], rotmats[..., 1, 1])
+    b = np.arctan2(rotmats[..., 2, 1], np.hypot(rotmats[..., 0, 1], rotmats[..., 1, 1]))
+    # First row of (Rz Rx)^T R = Ry, which holds for any a if cos b is 0.
+    sin, cos = np.sin(a), np.cos(a)
+    c = np.arctan2(
+        cos * rotmats[..., 0, 2] + sin * rotmats[..., 1, 2], cos * rotmats[..., 0, 0] + sin * rotmats[..., 1, 0]
+    )
+    angles = np.stack([a, b, c], -1)
+    others = np.stack([a + np.pi, np.pi - b, c + np.pi], -1)  # the same rotations
+    for now in range(1, len(angles)):
+        before = angles[now - 1]
+        near, far = (
+            turned[now] + 2 * np.pi * np.round((before - turned[now]) / (2 * np.pi)) for turned in (angles, others)
+        )
+        nearer = np.abs(near - before).sum(-1) <= np.abs(far - before).sum(-1)
+        angles[now] = np.where(nearer[:, None], near, far)
+    return angles

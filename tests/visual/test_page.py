@@ -11,6 +11,7 @@ import pytest
 import trimesh
 
 from cliff_ms.visual import meshes, page
+from tests.toys.motion import Gltf
 
 BALL = trimesh.creation.icosphere(subdivisions=2, radius=0.5)
 FACES = np.asarray(BALL.faces)
@@ -56,8 +57,29 @@ def entry(title="a.jpg", people=1, size=(30, 40), **more):
     return page.PageEntry(title, picture, picture, group, **more)
 
 
+def test_glb_keeps_geometry_order_and_turns_y_up(tmp_path):
+    people = [meshes.person_mesh(VERTICES + (k, 0, 0), FACES, (0.2, 0.4, 1.0)) for k in range(3)]
+    meshes.write_glb(tmp_path / "scene.glb", {f"person_{k}": mesh for k, mesh in enumerate(people)}, 500.0, (480, 640))
+    scene = trimesh.load(tmp_path / "scene.glb", process=False)
+    assert sorted(scene.graph.nodes_geometry) == sorted(scene.geometry) == ["person_0", "person_1", "person_2"]
+    np.testing.assert_array_equal(scene.camera_transform, np.eye(4))  # glTF's cameras look along -z
+    view = Gltf(tmp_path / "scene.glb").tree["cameras"][0]["perspective"]
+    assert (view["yfov"], view["aspectRatio"]) == pytest.approx((2 * np.arctan(240 / 500), 4 / 3))
+    for k in range(3):
+        mesh = scene.geometry[f"person_{k}"]
+        np.testing.assert_allclose(mesh.vertices, (VERTICES + (k, 0, 0)) * (1, -1, -1), atol=1e-6)
+        np.testing.assert_array_equal(mesh.faces, FACES)
+        outward = mesh.vertices - mesh.vertices.mean(0)
+        assert (np.sum(mesh.vertex_normals * outward, 1) > 0).all()  # the flip is a rotation: no face turns inside out
+        assert mesh.visual.material.metallicFactor == 0
+        np.testing.assert_array_equal(mesh.visual.material.baseColorFactor, (51, 102, 255, 255))
+    text = (tmp_path / "scene.glb").read_bytes()
+    assert text.count(b'"NORMAL"') == 3
+    assert [f.name for f in tmp_path.iterdir()] == ["scene.glb"]
+
+
 def test_obj_reads_back(tmp_path):
-    meshes.write_obj(tmp_path / "person.obj", VERTICES, FACES)
+    meshes.write_obj(tmp_path / "person.obj", meshes.person_mesh(VERTICES, FACES, (1, 0, 0)))
     mesh = trimesh.load(tmp_path / "person.obj", process=False, maintain_order=True)
     np.testing.assert_allclose(mesh.vertices, VERTICES * (1, -1, -1), atol=1e-6)
     np.testing.assert_array_equal(mesh.faces, FACES)
