@@ -1,5 +1,7 @@
 """Score everybody by themselves: means over people, groups and distances, as plain values and as tables."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from cliff_ms.body.files import Body
@@ -20,6 +22,7 @@ LABELS = {
     "global_rotation_deg": "global rotation (deg)",
     "pck_percent": "PCK at 150 mm (%)",
     "auc_percent": "AUC to 150 mm (%)",
+    "accel_mm": "acceleration (mm/frame^2)",
 }
 ALWAYS = ("mpjpe_mm", "pa_mpjpe_mm", "pve_mm", "global_rotation_deg")  # null where they are not defined
 _OF_A_BIN = ("mpjpe_mm", "global_rotation_deg")
@@ -70,7 +73,7 @@ def summarise(scores: Scores, group: np.ndarray | None) -> dict:
     if group is not None:
         result["groups"] = {str(name): _means(scores.errors, group == name) for name in np.unique(group)}
         groups = result["groups"].values()
-        result["mean_over_groups"] = {k: float(np.mean([means[k] for means in groups])) for k in scores.errors}
+        result["mean_over_groups"] = {k: _mean([means[k] for means in groups]) for k in scores.errors}
     return result
 
 
@@ -90,12 +93,19 @@ def tables(numbers: dict) -> dict[str, list[dict[str, str]]]:
 
 
 def _means(errors: Errors, chosen: np.ndarray | slice = slice(None)) -> dict:
-    values = {name: float(array[chosen].mean()) for name, array in errors.items()}
+    values = {name: _mean(array[chosen]) for name, array in errors.items()}
     return {
         "count": len(errors["mpjpe_mm"][chosen]),
         **{name: values.get(name) for name in ALWAYS},
         **{name: value for name, value in values.items() if name not in ALWAYS},
     }
+
+
+def _mean(values: Sequence[float | None] | np.ndarray) -> float | None:
+    """Of those that are known; None of none."""
+    array = np.asarray(values, np.float64)
+    known = array[~np.isnan(array)]
+    return float(known.mean()) if len(known) else None
 
 
 def _by_distance(scores: Scores) -> list[dict]:

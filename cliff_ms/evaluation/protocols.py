@@ -71,6 +71,7 @@ class Protocol:
         rows: Pattern that the image names of the scored rows match.
         inside_image: Score only rows with all 17 joints inside the image.
         by_distance: Also report errors by distance from the image centre, and those of a constant pose.
+        of_frames: Rows are frames of sequences: also report the error of accelerations, see `sequences`.
         free_body: May be scored with another body than SMPL.
         focal: 'file' takes the focal lengths of the annotations and estimates those that are not known, 'known' refuses
             annotations without, 'estimated' never looks at them.
@@ -89,6 +90,7 @@ class Protocol:
     rows: str = ""
     inside_image: bool = False
     by_distance: bool = False
+    of_frames: bool = False
     free_body: bool = False
     focal: str = "file"
     score: Callable[..., "Outcome"] = _score_people
@@ -149,10 +151,25 @@ _ALL = (
         "cliff",
         "CLIFF section 4 and its authors, noah-research issues 94 and 178; PVE as BEDLAM hmr_trainer_smpl.py",
         pve="neutral",
+        of_frames=True,
     ),
-    Protocol("3dpw", "spin", "SPIN eval.py; it has no PVE"),
-    Protocol("3dpw", "vibe", "VIBE trainer.py: neutral truth, mid-hip", root=HIPS, truth="neutral", pve="neutral"),
-    Protocol("3dpw", "mmhuman3d", "mmhuman3d human_image_dataset.py: PVE on the true gender's body", pve="gendered"),
+    Protocol("3dpw", "spin", "SPIN eval.py; it has no PVE", of_frames=True),
+    Protocol(
+        "3dpw",
+        "vibe",
+        "VIBE trainer.py: neutral truth, mid-hip",
+        root=HIPS,
+        truth="neutral",
+        pve="neutral",
+        of_frames=True,
+    ),
+    Protocol(
+        "3dpw",
+        "mmhuman3d",
+        "mmhuman3d human_image_dataset.py: PVE on the true gender's body",
+        pve="gendered",
+        of_frames=True,
+    ),
     *_human36m("h36m_p1", _SUBJECTS_9_11),
     *_human36m("h36m_p2", _SUBJECTS_9_11 + r"[^/]*\.60457274"),
     Protocol(

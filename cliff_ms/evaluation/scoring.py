@@ -20,9 +20,10 @@ from cliff_ms.data.dataset import EvalDataset
 from cliff_ms.data.loader import load_batches
 from cliff_ms.evaluation.protocols import MOCAP_OF_H36M17, PELVIS, Protocol
 from cliff_ms.evaluation.refining import Refine, as_predicted
+from cliff_ms.evaluation.sequences import frame_runs
 from cliff_ms.io.errors import InputError
 from cliff_ms.keypoints import H36M17, LSP14, SMPL45
-from cliff_ms.metrics import auc, mpjpe, pa_mpjpe, pck, pve, rotation_error
+from cliff_ms.metrics import acceleration_error, auc, mpjpe, pa_mpjpe, pck, pve, rotation_error
 from cliff_ms.models.regressor import standing_mean_params
 from cliff_ms.rotation import rot6d_to_rotmat
 from cliff_ms.weights.networks import Network
@@ -83,7 +84,8 @@ class Scores:
     """Errors of each scored person, in the order of `EvalDataset.rows`.
 
     Attributes:
-        errors: Metric -> (N,); those that the protocol has.
+        errors: Metric -> (N,); those that the protocol has. `accel_mm` is NaN of frames whose person is not in the one
+            before and the one after, and left out if nobody's are in succession.
         mean_pose: The same for the constant standing pose that the regressor starts from; None if not asked for.
         distance: (N,) of the box centre from the image centre, in halves of the image diagonal.
         seconds: Where the time went.
@@ -138,19 +140,24 @@ class Evaluator:
         Raises:
             InputError: A bad image; weights that give no finite numbers.
         """
-        parts, mean_parts, distances = [], [], []
+        parts, mean_parts, joints, distances = [], [], [], []
         mean_pose = self._prediction(*_mean_pose(data.batch_size), None) if self._protocol.by_distance else None
         seconds = Seconds()
         for rows, batch, (rotmats, betas, *_) in run_network(network, data, seconds, self.refine):
             gender = None if data.annotations.gender is None else data.annotations.gender[rows]
             truth = self._truth(batch, gender)
-            parts.append(self._errors(self._prediction(betas, rotmats, gender), truth))
+            prediction = self._prediction(betas, rotmats, gender)
+            parts.append(self._errors(prediction, truth))
+            joints.append(np.stack(self._compared(prediction, truth), 1))  # 35,000 people take 12 MB
             if mean_pose:
                 mean_parts.append(self._errors(mean_pose, truth))
             distances.append(_distance(batch))
         count = len(data.rows)  # what fills up the last batch comes after them
         mean_errors = _join(mean_parts, count) if mean_parts else None
-        return Scores(_join(parts, count), mean_errors, np.concatenate(distances)[:count], seconds)
+        errors = _join(parts, count)
+        if self._protocol.of_frames:
+            errors |= _accelerations(np.concatenate(joints)[:count], data)
+        return Scores(errors, mean_errors, np.concatenate(distances)[:count], seconds)
 
     def pose(self, betas: np.ndarray, rotmats: np.ndarray, gender: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Pose each person of a batch on the body of a gender.
@@ -191,10 +198,7 @@ class Evaluator:
 
     def _errors(self, pred: _Posed, truth: _Posed) -> Errors:
         """Metrics of the protocol, (n,) each."""
-        protocol = self._protocol
-        pred_joints, true_joints = (_from_root(posed.joints, protocol.root) for posed in (pred, truth))
-        evaluated = [H36M17.index(name) for name in protocol.joints]
-        pair = pred_joints[:, evaluated], true_joints[:, evaluated]
+        protocol, pair = self._protocol, self._compared(pred, truth)
         errors = {"mpjpe_mm": mpjpe(*pair), "pa_mpjpe_mm": pa_mpjpe(*pair)}
         if protocol.pve:
             errors["pve_mm"] = pve(*(posed.vertices - posed.pelvis for posed in (pred, truth)))
@@ -202,10 +206,23 @@ class Evaluator:
         if truth.rotmats is not None:
             errors["global_rotation_deg"] = rotation_error(pred.rotmats[:, 0], truth.rotmats[:, 0])
         if protocol.pck:
-            counted = [H36M17.index(name) for name in LSP14]
-            pair = pred_joints[:, counted], true_joints[:, counted]
+            pair = self._compared(pred, truth, LSP14)
             errors |= {"pck_percent": pck(*pair), "auc_percent": auc(*pair)}
         return errors
+
+    def _compared(self, pred: _Posed, truth: _Posed, names: tuple[str, ...] = ()) -> tuple[np.ndarray, np.ndarray]:
+        """Joints from the protocol's root, (B, J, 3) each; without names the protocol's."""
+        chosen = [H36M17.index(name) for name in names or self._protocol.joints]
+        pred_joints, true_joints = (_from_root(posed.joints, self._protocol.root)[:, chosen] for posed in (pred, truth))
+        return pred_joints, true_joints
+
+
+def _accelerations(joints: np.ndarray, data: EvalDataset) -> Errors:
+    """`accel_mm` from predicted and true joints (N, 2, J, 3)."""
+    errors = np.full(len(joints), np.nan)
+    for run in frame_runs(data.annotations.take(data.rows)):
+        errors[run[1:-1]] = acceleration_error(joints[run, 0], joints[run, 1])
+    return {} if np.isnan(errors).all() else {"accel_mm": errors}
 
 
 def _check_finite(rotmats: np.ndarray, betas: np.ndarray, rows: np.ndarray) -> None:

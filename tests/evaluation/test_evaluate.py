@@ -163,6 +163,42 @@ def test_3dpw_against_a_float64_reference(tmp_path, name):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("graph_mode")
+def test_accelerations_against_a_float64_reference(tmp_path):
+    """Of 3DPW, whose rows are frames of people that only their shape tells apart."""
+    who, frame = np.array([0, 1, 0, 0, 1, 0, 1]), np.array([11, 12, 12, 10, 11, 13, 14])
+    names = np.array([f"imageFiles/court_00/image_{k:05d}.jpg" for k in frame])
+    shapes = np.random.default_rng(4).standard_normal((2, 10))
+    truth = write_annotations(tmp_path / "a.npz", imgname=names, shape=shapes[who], gender=np.full(PEOPLE, "m"))
+    turned = truth.pose + 0.2 * np.random.default_rng(3).standard_normal(truth.pose.shape).astype(np.float32)
+    bodies = gendered_bodies()
+
+    def joints(body, pose, betas):
+        found = reference(body, pose, betas)[1]
+        return (found - found[:1])[EVALUATED]
+
+    def errors(dataset, pose):
+        network = network_of(dataclasses.replace(truth, pose=pose))
+        return score(find_protocol(dataset, None), tmp_path / "a.npz", network).errors
+
+    gaps = [
+        joints(bodies["n"], turned[k], truth.betas[k]) - joints(bodies["m"], truth.pose[k], truth.betas[k])
+        for k in (3, 0, 2, 5)  # the first person's frames 10 to 13
+    ]
+    expected = np.full(PEOPLE, np.nan)
+    expected[[0, 2]] = 1000 * np.linalg.norm(np.diff(gaps, 2, axis=0), axis=-1).mean(-1)
+    found = errors("3dpw", turned)
+    np.testing.assert_allclose(found["accel_mm"], expected, rtol=1e-4)
+    np.testing.assert_allclose(errors("3dpw", truth.pose)["accel_mm"][[0, 2]], 0, atol=1e-2)
+    assert "accel_mm" not in errors("custom", turned)
+    scores = Scores(found, None, np.zeros(PEOPLE), Seconds())
+    result = summarise(scores, np.where(np.isnan(expected), "without", "with"))
+    assert result["accel_mm"] == result["mean_over_groups"]["accel_mm"] == pytest.approx(np.nanmean(expected), rel=1e-4)
+    assert result["groups"]["without"]["accel_mm"] is None
+    assert [len(row) for row in tables(result)["By group"]] == [8, 7, 8]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("graph_mode")
 def test_known_offsets_of_motion_capture(tmp_path):
     truth = write_annotations(tmp_path / "a.npz")
     network, mocap = network_of(truth), truth.keypoints3d.copy()

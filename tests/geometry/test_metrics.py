@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize
 from scipy.spatial.transform import Rotation
 
-from cliff_ms.metrics import align_similarity, auc, mpjpe, pa_mpjpe, pck, pve, rotation_error
+from cliff_ms.metrics import acceleration_error, align_similarity, auc, mpjpe, pa_mpjpe, pck, pve, rotation_error
 
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -21,6 +21,19 @@ def test_by_hand():
     np.testing.assert_allclose(pve(pred, gt), [1.25, 10])
     with pytest.raises(ValueError, match=r"\(N, J, 3\)"):
         mpjpe(pred[:, :3], gt)
+
+
+def test_acceleration_by_hand():
+    time = np.arange(5)[:, None, None]
+    gt = np.random.default_rng(0).standard_normal((1, 2, 3)) + 0.1 * time * [1, 2, 3]
+    np.testing.assert_allclose(acceleration_error(gt + 0.3 * time + 1, gt), np.zeros(3), atol=1e-9)  # as fast at most
+    pred = gt + time**2 * np.array([[[0.003, 0.004, 0], [0, 0, 0]]])
+    np.testing.assert_allclose(acceleration_error(pred, gt), [5, 5, 5])  # 10 and 0 mm: mean of the joints
+    pred = gt.copy()
+    pred[2] += [0, 0.001, 0]  # one frame is off
+    np.testing.assert_allclose(acceleration_error(pred, gt), [1, 2, 1])
+    with pytest.raises(ValueError, match=r"\(N, J, 3\)"):
+        acceleration_error(pred[:4], gt)
 
 
 @settings(deadline=None, max_examples=50)
