@@ -45,7 +45,7 @@ _NOISE_CHOSEN_BEFORE = (0, 2)  # iterations
 KERNEL = 4.0  # s, in sigma, and its lower limit in half box heights: wide at first, then narrower
 _WIDE_KERNEL, _NARROWING = 0.3, 0.6
 _LONGEST_TURN, _LONGEST_LOG_DEPTH = 0.5, 0.3  # rad about an axis, and of ln t_z, in one step
-_NEAREST = 0.1  # m; what is nearer to the camera, or behind it, is not seen
+NEAREST = 0.1  # m; what is nearer to the camera, or behind it, is not seen
 
 
 class Fitted(NamedTuple):
@@ -121,7 +121,7 @@ class Fit:
         """
         fitted = SMPLParameters(rotmats.copy(), betas.copy(), translation.copy())
         sigma = np.full(len(fitted.betas), np.nan)
-        rows = np.flatnonzero((keypoints[..., 2] > 0).any(1) & (translation[:, 2] > _NEAREST))
+        rows = np.flatnonzero((keypoints[..., 2] > 0).any(1) & (translation[:, 2] > NEAREST))
         if len(rows):
             predicted = SMPLParameters(*(array[rows].astype(np.float64) for array in fitted))
             arrays = (keypoints, size, img_hw, focal_length)
@@ -153,7 +153,7 @@ class Fit:
         points, by_body = self._kinematics(bodies.rotmats, bodies.betas)
         half = view.size / 2
         x, y, depth = np.moveaxis(points + bodies.translation[:, None], -1, 0)  # (P, K) each
-        seen = (view.keypoints[..., 2] > 0) & (depth > _NEAREST)
+        seen = (view.keypoints[..., 2] > 0) & (depth > NEAREST)
         depth = np.where(seen, depth, 1)
         pixels = to_image(project(points, bodies.translation, view.focal_length), view.img_hw)
         residual = np.where(seen[..., None], view.keypoints[..., :2] - pixels, 0) / half[:, None, None]

@@ -12,37 +12,61 @@ The prior of each frame has that rho too: it counts 1 / (1 + m_i / c)^2 with m_i
 that faces the wrong way cannot hold out against its neighbours. A frame that does, or has no prediction, starts between
 them.
 
-Gauss-Newton steps, reweighted as in `fit`, solve for 75 numbers a frame: 24 turns and the place. The shape is one for
-all frames, the median of those that each frame was fitted with. A frame is tied to the next two on either side: the
-system is banded, and time and memory grow with the number of frames only. Longer tracks are cut into windows that
-overlap, and are blended there.
+Gauss-Newton steps, reweighted as in `fit`, solve for 75 numbers a frame, 24 turns and the place, and for the one shape.
+A frame is tied to the next two on either side, and all to the shape. With the frames' steps u and the shape's v,
+
+    [B    E] [u]   [r]
+    [E^T  D] [v] = [s]        (D - E^T B^-1 E) v = s - E^T B^-1 r,  u = B^-1 r - B^-1 E v
+
+where B is banded, so that time and memory grow with the number of frames only. Longer tracks are cut into windows that
+overlap: what they say of v is added up, and their bodies are blended where they overlap.
+
+The shape's prior is about the mean of what was predicted. Successive frames err alike, in keypoints and predictions:
+they are no independent witnesses of the shape, so its prior counts once in some frames.
 """
 
+from typing import NamedTuple
+
 import numpy as np
-from scipy.linalg import solveh_banded
+from scipy.linalg import cho_solve_banded, cholesky_banded
 from scipy.spatial.transform import Rotation, Slerp
 
-from cliff_ms.body.errors import SMPLParameters, prediction_errors
+from cliff_ms.body.errors import ERRORS, SMPLParameters, prediction_errors
 from cliff_ms.body.files import Body
-from cliff_ms.body.kinematics import Kinematics
-from cliff_ms.inference.fit import KERNEL, Fit, View, move, shorten, translation_by_place
+from cliff_ms.body.kinematics import NUM_BETAS, Kinematics
+from cliff_ms.inference.fit import KERNEL, NEAREST, Fit, View, move, shorten, translation_by_place
 from cliff_ms.keypoints import SMPL24
 
 _ITERATIONS = 6
 _OWN = np.r_[0:72, 82:85]  # what a frame has for itself of the 85 numbers
+_SHAPE = slice(72, 82)
 _SIZE = len(_OWN)
 _REACH = 2  # frames
-# Chosen on recorded motion that the model may have learnt from (12 clips of scripts/motion_study.py --tune, MPJPE in
-# mm and acceleration error in mm/frame^2; before this rho of the prior, for 24 clips 87.0, 12.9 at 8 m/s^2):
-#     as they are          79.4, 12.6      s_b   30 rad/s^2     80.7, 12.6      scale of rho  200 m/s^2    79.9, 12.6
-#     s_a    20 m/s^2      80.4, 12.4           150             79.2, 13.1      c              75          79.9, 12.5
-#            60 m/s^2      about 0.7 worse, 14.2                                              400          79.3, 12.7
+# Chosen on recorded motion of subjects that the model may have learnt from (every other clip of scripts/motion_study.py
+# --tune; MPJPE in mm and acceleration error in mm/frame^2; predicted 101, 143):
+#     as they are        79.0, 12.0      s_b   30 rad/s^2    80.5, 11.9      scale of rho  200 m/s^2    79.1, 11.9
+#     s_a   15 m/s^2     79.7, 11.6           150            78.4, 12.6      c              75          79.4, 11.9
+#           60           80.4, 14.2                                                        400          78.8, 12.1
+# The shape: its prior once in 5 frames 79.3, in 40 79.4; not solved for, but the median of all frames' 81.8; the true
+# one 72.7. Where the pelvis is, is off by 259 mm; by 275 with the median, and by 150 with the true shape.
 _ACCELERATION = 30.0  # m/s^2, s_a
 _KICK = 60.0  # m/s^2, the scale of rho, at last
 _TURNING = 60.0  # rad/s^2, s_b
 _DOUBT = 150.0  # c, twice what m_i is on average
+_UNSEEN = 1e-3  # share of the prior that holds a frame that nothing is known of
+_ALIKE = 10.0  # frames
 _NEAR, _TURNED = 7, np.radians(60)  # frames, and the turn from most of them that says that one faces the wrong way
 _WINDOW, _OVERLAP = 300, 30  # frames
+
+
+class _Window(NamedTuple):
+    """What is known of N frames: see `TrackFit.__call__`, and `_second_differences`; noise (N,) in half box heights."""
+
+    predicted: SMPLParameters
+    view: View
+    noise: np.ndarray
+    steps: np.ndarray
+    seen: np.ndarray
 
 
 class TrackFit:
@@ -55,7 +79,7 @@ class TrackFit:
 
     def __init__(self, fit: Fit, body: Body) -> None:
         self._fit = fit
-        self._joints = Kinematics(body, SMPL24)
+        self._kinematics = Kinematics(body, SMPL24)
 
     def __call__(
         self,
@@ -73,124 +97,133 @@ class TrackFit:
             fitted: Each frame on its own, where the iteration starts; the predictions where nothing was fitted.
             sigma: (T,), see `fit.Fitted`; NaN where nothing was fitted.
             view: What the camera saw; confidence 0 where there is no keypoint.
-            times: (T,) s, ascending.
-            seen: (T,) bool, false for frames that nothing is known of, whose rows are not read; the first and the last
-                are seen.
+            times: (T,) s, each later than the one before.
+            seen: (T,) bool, false for frames that nothing is known of, whose bodies and keypoints are not read.
 
         Returns:
-            The bodies of all frames, float32, of one shape.
+            The bodies of all frames, float32, of one shape; `fitted` itself if there are less than three frames, or
+            two that show the person in front of the camera.
         """
-        seen_rows = np.flatnonzero(seen)
-        if len(times) < 3:
+        seen = seen & (predicted.translation[:, 2] > NEAREST) & (fitted.translation[:, 2] > NEAREST)
+        rows = np.flatnonzero(seen)
+        if len(times) < 3 or len(rows) < 2:
             return fitted
-        betas = np.median(fitted.betas[seen_rows], 0)
-        start = _between(fitted, times, seen_rows[_faces_as_others(fitted.rotmats[seen_rows, 0])], betas)
-        parts = []
-        for rows in _windows(len(times)):
-            arrays = (sigma, times, seen)
-            parts.append(
-                self._fit_window(
-                    *(SMPLParameters(*(a[rows] for a in bodies)) for bodies in (predicted, start)),
-                    View(*(array[rows].astype(np.float64) for array in view)),
-                    *(array[rows] for array in arrays),
-                )
-            )
-        return SMPLParameters(*(array.astype(np.float32) for array in _blended(parts)))
-
-    def _fit_window(
-        self,
-        predicted: SMPLParameters,
-        bodies: SMPLParameters,
-        view: View,
-        sigma: np.ndarray,
-        times: np.ndarray,
-        seen: np.ndarray,
-    ) -> SMPLParameters:
-        safe = SMPLParameters(*(np.where(_like(seen, a), a, b) for a, b in zip(predicted, bodies, strict=True)))
-        view = view._replace(keypoints=view.keypoints * (seen & np.isfinite(sigma))[:, None, None])
-        noise = np.where(np.isfinite(sigma), 2 * sigma, 1.0)
-        steps = _second_differences(times)
+        betas = np.median(fitted.betas[rows], 0)
+        start = _between(fitted, times, rows[_faces_as_others(fitted.rotmats[rows, 0])], betas)
+        cuts = _windows(len(times))
+        windows = [_window(rows, predicted, start, view, sigma, times, seen) for rows in cuts]
+        parts = [SMPLParameters(*(array[rows] for array in start)) for rows in cuts]
+        mean = np.mean(predicted.betas[rows], 0, dtype=np.float64)
+        precision = len(rows) / _ALIKE / self._fit.variance[_SHAPE]
         for iteration in range(_ITERATIONS):
             kick = _KICK * 2.0 ** (_ITERATIONS - 1 - iteration)  # wide at first: outliers go to their neighbours
-            system = _Banded(len(times))
-            self._add_frames(system, safe, bodies, view, noise, seen)
-            self._add_motion(system, bodies, view, steps, kick)
-            step = np.zeros((len(times), 85))
-            step[:, _OWN] = system.solve()
-            bodies = move(bodies, shorten(step), view)
-        return bodies
+            solved = [self._system(*each, kick).solve() for each in zip(windows, parts, strict=True)]
+            right = precision * (mean - parts[0].betas[0]) + sum(each.right for each in solved)
+            shape = np.linalg.solve(np.diag(precision) + sum(each.matrix for each in solved), right)
+            parts = [
+                move(bodies, _step(each.own - each.own_by_shape @ shape, shape), window.view)
+                for bodies, each, window in zip(parts, solved, windows, strict=True)
+            ]
+        return SMPLParameters(*(array.astype(np.float32) for array in _blended(parts)))
 
-    def _add_frames(
-        self,
-        system: "_Banded",
-        predicted: SMPLParameters,
-        bodies: SMPLParameters,
-        view: View,
-        noise: np.ndarray,
-        seen: np.ndarray,
-    ) -> None:
+    def _system(self, window: _Window, bodies: SMPLParameters, kick: float) -> "_Arrow":
+        system = _Arrow(len(window.seen))
+        self._add_frames(system, window, bodies)
+        self._add_motion(system, window, bodies, kick)
+        return system
+
+    def _add_frames(self, system: "_Arrow", window: _Window, bodies: SMPLParameters) -> None:
         """The terms of each frame: keypoints and prior."""
-        residual, jacobian, confidence = self._fit.measure(bodies, view)
-        weights = confidence / (1 + (residual**2).sum(-1) / (KERNEL * noise[:, None]) ** 2) ** 2
-        precision = np.repeat(weights / noise[:, None] ** 2, 2, 1)
-        own = jacobian[..., _OWN]
-        weighted = own * precision[..., None]
-        errors = prediction_errors(predicted, bodies, view.size, view.focal_length)[:, _OWN]
+        residual, jacobian, confidence = self._fit.measure(bodies, window.view)
+        noise = window.noise[:, None]
+        weights = confidence / (1 + (residual**2).sum(-1) / (KERNEL * noise) ** 2) ** 2 / noise**2
+        system.add([jacobian], np.repeat(weights, 2, 1), residual.reshape(len(noise), -1))
+        errors = prediction_errors(window.predicted, bodies, window.view.size, window.view.focal_length)[:, _OWN]
         inverse = 1 / self._fit.variance[_OWN]
-        trust = seen / (1 + (errors**2 * inverse).sum(1) / _DOUBT) ** 2
-        prior = trust[:, None] * inverse
-        frames = np.arange(len(errors))
-        system.add(frames, frames, own.swapaxes(1, 2) @ weighted + prior[..., None] * np.eye(_SIZE))
-        system.push(frames, (weighted.swapaxes(1, 2) @ residual.reshape(len(errors), -1, 1))[..., 0] - prior * errors)
+        trust = 1 / (1 + (errors**2 * inverse).sum(1) / _DOUBT) ** 2
+        prior = np.where(window.seen, trust, _UNSEEN)[:, None] * inverse
+        system.add_diagonal(0, 0, prior)
+        system.push(0, -prior * errors)
 
-    def _add_motion(
-        self, system: "_Banded", bodies: SMPLParameters, view: View, steps: np.ndarray, kick: float
-    ) -> None:
+    def _add_motion(self, system: "_Arrow", window: _Window, bodies: SMPLParameters, kick: float) -> None:
         """The terms of each three frames: accelerations of joints and of rotations."""
-        count = len(steps)
-        points, by_body = self._joints(bodies.rotmats, bodies.betas)
-        points = points + bodies.translation[:, None]
-        by_place = np.broadcast_to(translation_by_place(bodies, view)[:, None], (*points.shape[:2], 3, 3))
-        by_own = np.concatenate([by_body[..., :72], by_place], -1)  # (T, 24, 3, 75)
-        acceleration = sum(steps[:, k, None, None] * points[k : k + count] for k in range(3))
-        weights = 1 / (1 + (acceleration**2).sum(-1) / kick**2) ** 2 / _ACCELERATION**2
-        by_own = by_own.reshape(len(points), -1, _SIZE)
-        weights = np.repeat(weights, 3, 1)  # (T - 2, 72)
+        steps, count = window.steps, len(window.steps)
+        acceleration, jacobians = self._accelerations(bodies, window)
+        squared = (acceleration.reshape(count, -1, 3) ** 2).sum(-1)
+        weights = 1 / (1 + squared / kick**2) ** 2 / _ACCELERATION**2
+        system.add(jacobians, np.repeat(weights, 3, 1), -acceleration)
         turns = Rotation.from_matrix((bodies.rotmats[:-1].swapaxes(-1, -2) @ bodies.rotmats[1:]).reshape(-1, 3, 3))
         turns = turns.as_rotvec().reshape(-1, 72)
-        turning = steps[:, 2, None] * turns[1:] - steps[:, 0, None] * turns[:-1]
-        turned = np.zeros((_SIZE, _SIZE))
-        turned[:72, :72] = np.eye(72) / _TURNING**2
-        middles = np.arange(count)
+        turning = np.zeros((count, _SIZE))
+        turning[:, :72] = (steps[:, 2, None] * turns[1:] - steps[:, 0, None] * turns[:-1]) / _TURNING**2
+        turned = np.r_[np.ones(72), np.zeros(3)] / _TURNING**2
         for i in range(3):
+            system.push(i, -steps[:, i, None] * turning)
             for j in range(i, 3):
-                scale = (steps[:, i] * steps[:, j])[:, None, None]
-                block = (by_own[i : i + count] * weights[..., None]).swapaxes(1, 2) @ by_own[j : j + count] + turned
-                system.add(middles + i, middles + j, scale * block)
-            pull = ((by_own[i : i + count] * weights[..., None]).swapaxes(1, 2) @ acceleration.reshape(count, -1, 1))[
-                ..., 0
-            ]
-            pull[:, :72] += turning / _TURNING**2
-            system.push(middles + i, -steps[:, i, None] * pull)
+                system.add_diagonal(i, j - i, (steps[:, i] * steps[:, j])[:, None] * turned)
+
+    def _accelerations(self, bodies: SMPLParameters, window: _Window) -> tuple[np.ndarray, list[np.ndarray]]:
+        """Of the joints in each three frames, (N - 2, 72) m/s^2, and their derivatives by each frame's 85 numbers."""
+        points, by_body = self._kinematics(bodies.rotmats, bodies.betas)
+        by_place = np.broadcast_to(translation_by_place(bodies, window.view)[:, None], (*points.shape[:2], 3, 3))
+        jacobian = np.concatenate([by_body, by_place], -1).reshape(len(points), -1, ERRORS)
+        points = (points + bodies.translation[:, None]).reshape(len(points), -1)
+        count = len(window.steps)
+        steps = [step[:, None] for step in window.steps.T]
+        acceleration = sum(step * points[k : k + count] for k, step in enumerate(steps))
+        return acceleration, [step[..., None] * jacobian[k : k + count] for k, step in enumerate(steps)]
 
 
-class _Banded:
-    """A symmetric system of T blocks of 75 that are tied to the next two."""
+class _Solved(NamedTuple):
+    """A system's own part solved: u = own - own_by_shape v, and matrix v = right is what it says of the shape v."""
+
+    own: np.ndarray
+    own_by_shape: np.ndarray
+    matrix: np.ndarray
+    right: np.ndarray
+
+
+class _Arrow:
+    """A symmetric system of T blocks of 75 that are tied to the next two, and to the shape."""
 
     def __init__(self, count: int) -> None:
         self._blocks = np.zeros((count, _REACH + 1, _SIZE, _SIZE))  # of rows t and columns t, t + 1, t + 2
         self._right = np.zeros((count, _SIZE))
+        self._by_shape = np.zeros((count, _SIZE, NUM_BETAS))
+        self._corner, self._corner_right = np.zeros((NUM_BETAS, NUM_BETAS)), np.zeros(NUM_BETAS)
 
-    def add(self, rows: np.ndarray, columns: np.ndarray, blocks: np.ndarray) -> None:
-        """Add blocks on or above the diagonal."""
-        self._blocks[rows, columns - rows] += blocks
+    def add(self, jacobians: list[np.ndarray], precision: np.ndarray, residual: np.ndarray) -> None:
+        """Add what is measured: residual (N, M) = sum of jacobian @ step over some frames + noise of that precision.
 
-    def push(self, rows: np.ndarray, right: np.ndarray) -> None:
-        """Add to the right side."""
-        self._right[rows] += right
+        Args:
+            jacobians: (N, M, 85) of the frames n, n + 1 and so on.
+            precision: (N, M).
+            residual: (N, M).
+        """
+        count = len(residual)
+        shape = sum(jacobian[..., _SHAPE] for jacobian in jacobians)
+        own = [jacobian[..., _OWN] for jacobian in jacobians]
+        for i, first in enumerate(own):
+            weighted = (first * precision[..., None]).swapaxes(1, 2)
+            for j, second in enumerate(own[i:]):
+                self._blocks[i : i + count, j] += weighted @ second
+            self._by_shape[i : i + count] += weighted @ shape
+            self.push(i, (weighted @ residual[..., None])[..., 0])
+        weighted = (shape * precision[..., None]).reshape(-1, NUM_BETAS)
+        self._corner += weighted.T @ shape.reshape(-1, NUM_BETAS)
+        self._corner_right += weighted.T @ residual.ravel()
 
-    def solve(self) -> np.ndarray:
-        """The solution (T, 75)."""
+    def add_diagonal(self, first: int, distance: int, values: np.ndarray) -> None:
+        """Add values (N, 75) that tie a number of the frames from `first` on to itself in the frame at a distance."""
+        number = np.arange(_SIZE)
+        self._blocks[first : first + len(values), distance, number, number] += values
+
+    def push(self, first: int, right: np.ndarray) -> None:
+        """Add to the right side of the frames from `first` on, (N, 75)."""
+        self._right[first : first + len(right)] += right
+
+    def solve(self) -> _Solved:
+        """Solve for the frames' own numbers."""
         count, width = len(self._blocks), _SIZE * (_REACH + 1)
         # Row r of block t reaches from its own diagonal to the end of block t + 2.
         rows = self._blocks.transpose(0, 2, 1, 3).reshape(count * _SIZE, width)
@@ -200,7 +233,43 @@ class _Banded:
             column = inside + offset
             values = np.where(column < width, rows[np.arange(len(rows)), column.clip(max=width - 1)], 0)
             bands[offset] = values  # lower form: below the diagonal of its column, by symmetry
-        return solveh_banded(bands, self._right.ravel(), lower=True, overwrite_ab=True).reshape(count, _SIZE)
+        factor = cholesky_banded(bands, lower=True, overwrite_ab=True)
+        by_shape = self._by_shape.reshape(-1, NUM_BETAS)
+        found = cho_solve_banded((factor, True), np.column_stack([self._right.ravel(), by_shape]))
+        own, own_by_shape = found[:, 0], found[:, 1:]
+        return _Solved(
+            own.reshape(count, _SIZE),
+            own_by_shape.reshape(count, _SIZE, NUM_BETAS),
+            self._corner - by_shape.T @ own_by_shape,
+            self._corner_right - by_shape.T @ own,
+        )
+
+
+def _window(
+    rows: slice,
+    predicted: SMPLParameters,
+    start: SMPLParameters,
+    view: View,
+    sigma: np.ndarray,
+    times: np.ndarray,
+    seen: np.ndarray,
+) -> _Window:
+    """Some frames of a track. What nothing is known of is held, hardly, where it starts: a gap may fill a window."""
+    seen, known = seen[rows], seen[rows] & np.isfinite(sigma[rows])
+    view = View(*(array[rows].astype(np.float64) for array in view))
+    view = view._replace(keypoints=np.where(known[:, None, None], view.keypoints, 0))
+    held = SMPLParameters(*(np.where(_like(seen, a), a[rows], b[rows]) for a, b in zip(predicted, start, strict=True)))
+    noise = np.where(known, 2 * sigma[rows], 1.0)
+    return _Window(held, view, noise, _second_differences(times[rows]), seen)
+
+
+def _step(own: np.ndarray, shape: np.ndarray) -> np.ndarray:
+    """(N, 85) of (N, 75) and (10,), shortened."""
+    step = np.zeros((len(own), ERRORS))
+    step[:, _OWN] = own
+    step = shorten(step)
+    step[:, _SHAPE] = shape
+    return step
 
 
 def _second_differences(times: np.ndarray) -> np.ndarray:

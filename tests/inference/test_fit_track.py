@@ -9,7 +9,7 @@ from cliff_ms.body.errors import SMPLParameters, expected_deviations
 from cliff_ms.body.kinematics import Kinematics
 from cliff_ms.camera import project, to_image
 from cliff_ms.inference import fit_track
-from cliff_ms.inference.fit import Fit, View
+from cliff_ms.inference.fit import Fit, View, move
 from cliff_ms.inference.fit_track import TrackFit
 from cliff_ms.keypoints import COCO17, SMPL24
 
@@ -81,25 +81,57 @@ def fitted(track_fit, predicted, view, times, seen=None):
     return single.bodies, track_fit(predicted, *single, view, times, seen)
 
 
-def test_the_banded_solution_is_that_of_the_whole_matrix():
+def test_the_solution_is_that_of_the_whole_matrix():
     rng = np.random.default_rng(0)
     count, size = 5, fit_track._SIZE
-    factor = rng.normal(size=(count * size, count * size))
-    whole = factor @ factor.T / size + 3 * np.eye(count * size)
-    blocks = whole.reshape(count, size, count, size).swapaxes(1, 2).copy()
-    system = fit_track._Banded(count)
-    for row in range(count):
-        for column in range(count):
-            if abs(row - column) > 2:
-                blocks[row, column] = 0
-            elif column >= row:
-                system.add(np.array([row]), np.array([column]), blocks[row, column][None])
-    right = rng.normal(size=(count, size))
-    system.push(np.arange(count), right)
-    banded = blocks.swapaxes(1, 2).reshape(count * size, -1) + 5 * np.eye(count * size)
-    for row in range(count):
-        system.add(np.array([row]), np.array([row]), 5 * np.eye(size)[None])
-    np.testing.assert_allclose(system.solve().ravel(), np.linalg.solve(banded, right.ravel()), atol=1e-9)
+    system, rows, values = fit_track._Arrow(count), [], []
+    for reach, measured in ((1, 9), (3, 20)):
+        jacobians = [rng.normal(size=(count - reach + 1, measured, 85)) for _ in range(reach)]
+        precision = rng.uniform(0.1, 2, (count - reach + 1, measured))
+        residual = rng.normal(size=precision.shape)
+        system.add(jacobians, precision, residual)
+        for n in range(count - reach + 1):
+            whole = np.zeros((measured, count * size + 10))
+            for k, jacobian in enumerate(jacobians):
+                whole[:, (n + k) * size : (n + k + 1) * size] = jacobian[n][:, fit_track._OWN]
+                whole[:, -10:] += jacobian[n][:, fit_track._SHAPE]
+            rows.append(np.sqrt(precision[n])[:, None] * whole)
+            values.append(np.sqrt(precision[n]) * residual[n])
+    matrix = np.concatenate(rows)
+    matrix, right = matrix.T @ matrix, matrix.T @ np.concatenate(values)
+    held, pulled, tied = rng.uniform(1, 2, (count, size)), rng.normal(size=(count, size)), 0.3 * np.ones((3, size))
+    system.add_diagonal(0, 0, held)
+    system.push(0, pulled)
+    system.add_diagonal(1, 1, tied)
+    matrix[np.arange(count * size), np.arange(count * size)] += held.ravel()
+    right[:-10] += pulled.ravel()
+    for n in (1, 2, 3):
+        for k in range(size):
+            matrix[n * size + k, (n + 1) * size + k] += 0.3
+            matrix[(n + 1) * size + k, n * size + k] += 0.3
+    expected = np.linalg.solve(matrix, right)
+    found = system.solve()
+    shape = np.linalg.solve(found.matrix, found.right)
+    np.testing.assert_allclose(shape, expected[-10:], atol=1e-9)
+    np.testing.assert_allclose((found.own - found.own_by_shape @ shape).ravel(), expected[:-10], atol=1e-9)
+
+
+def test_derivatives_of_accelerations_are_those_of_differences(body, track_fit):
+    truth, times = motion(5, np.random.default_rng(6))
+    view, seen = seen_by_camera(body, truth), np.ones(5, bool)
+    times = times + [0, 0.01, 0, 0.02, 0]
+    window = fit_track._window(slice(None), truth, truth, view, np.full(5, 0.01), times, seen)
+    found, jacobians = track_fit._accelerations(truth, window)
+    rng, small = np.random.default_rng(7), 1e-5
+    for _ in range(3):
+        way = rng.normal(size=(5, 85))
+        ends = [track_fit._accelerations(move(truth, sign * small * way, view), window)[0] for sign in (-1, 1)]
+        along = sum((jacobian @ way[k : k + 3, :, None])[..., 0] for k, jacobian in enumerate(jacobians))
+        np.testing.assert_allclose((ends[1] - ends[0]) / (2 * small), along, rtol=1e-5, atol=1e-4 * np.abs(along).max())
+    where = joints(body, truth)
+    speeds = np.diff(where, axis=0) / np.diff(times)[:, None, None]
+    by_hand = np.diff(speeds, axis=0) / ((times[2:] - times[:-2]) / 2)[:, None, None]
+    np.testing.assert_allclose(found, by_hand.reshape(3, -1), atol=1e-6)
 
 
 def test_second_differences_are_those_of_a_parabola_at_uneven_times():
@@ -136,6 +168,44 @@ def test_a_gap_is_filled(body, track_fit):
     assert mean_error(body, whole, truth, ~seen)[0] < 0.8 * mean_error(body, between, truth, ~seen)[0]
 
 
+def test_a_gap_may_be_longer_than_a_window(body, track_fit, monkeypatch):
+    monkeypatch.setattr(fit_track, "_WINDOW", 30)
+    monkeypatch.setattr(fit_track, "_OVERLAP", 10)
+    rng = np.random.default_rng(2)
+    truth, times = motion(120, rng)
+    view, predicted = seen_by_camera(body, truth), perturbed(truth, rng)
+    seen = (times < 0.5) | (times > 3.5)
+    _, whole = fitted(track_fit, predicted, view, times, seen)
+    middle = np.abs(times - 2) < 0.5
+    assert any(not seen[part].any() for part in fit_track._windows(120))
+    np.testing.assert_allclose(whole.translation[middle], truth.translation[middle], atol=0.3)
+    assert mean_error(body, whole, truth)[1] < 10
+
+
+def test_frames_come_when_they_come(body, track_fit):
+    """Somebody who runs by in a video that lacks every third frame or so."""
+    rng = np.random.default_rng(8)
+    truth, times = motion(60, rng)
+    kept = np.sort(rng.choice(60, 40, replace=False))
+    truth, times = SMPLParameters(*(array[kept] for array in truth)), times[kept]
+    truth.translation[:, 0] = 4 * times - 4
+    view, predicted = seen_by_camera(body, truth), perturbed(truth, rng)
+    _, whole = fitted(track_fit, predicted, view, times)
+    _, rushed = fitted(track_fit, predicted, view, np.arange(40) / 30)
+    off = [np.linalg.norm(joints(body, each) - joints(body, truth), axis=-1).mean() for each in (whole, rushed)]
+    assert off[0] < 0.5 * off[1]
+
+
+def test_the_shape_is_read_from_all_frames(body, track_fit):
+    rng = np.random.default_rng(10)
+    truth, times = motion(60, rng)
+    view, predicted = seen_by_camera(body, truth), perturbed(truth, rng)
+    predicted.betas[:] = truth.betas + rng.normal(0, 1, 10)
+    single, whole = fitted(track_fit, predicted, view, times)
+    off = [np.abs(each.betas - truth.betas).mean() for each in (predicted, single, whole)]
+    assert off[2] < 0.8 * min(off[:2])
+
+
 def _swap_legs(predicted, view):
     view.keypoints[20, LEGS] = view.keypoints[20, np.array(LEGS).reshape(-1, 2)[:, ::-1].ravel()]
 
@@ -148,7 +218,11 @@ def _turn_around(predicted, view):
     predicted.rotmats[20, 0] = np.diag([-1.0, -1, 1]) @ predicted.rotmats[20, 0]
 
 
-@pytest.mark.parametrize("spoil", [_swap_legs, _stray_wrist, _turn_around])
+def _behind_the_camera(predicted, view):
+    predicted.translation[20] *= -1
+
+
+@pytest.mark.parametrize("spoil", [_swap_legs, _stray_wrist, _turn_around, _behind_the_camera])
 def test_neighbours_set_a_frame_right(body, track_fit, spoil):
     rng = np.random.default_rng(3)
     truth, times = motion(40, rng)
@@ -171,6 +245,13 @@ def test_windows_agree_with_the_whole(body, track_fit, monkeypatch):
     assert len(fit_track._windows(70)) == 3
     off = np.linalg.norm(joints(body, whole) - joints(body, cut), axis=-1)
     assert np.median(off) < 0.003 and off.max() < 0.03
+
+
+def test_too_little_seen_stays_as_it_is(body, track_fit):
+    rng = np.random.default_rng(5)
+    truth, times = motion(6, rng)
+    single, whole = fitted(track_fit, perturbed(truth, rng), seen_by_camera(body, truth), times, np.arange(6) == 2)
+    assert whole is single
 
 
 @pytest.mark.parametrize("frames", [1, 2])
