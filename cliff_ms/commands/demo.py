@@ -112,7 +112,8 @@ def main() -> int:
     body = load_body(args.body)
     ckpt = choose_weights(args.ckpt, keypoints is not None or (detector is not None and detector.gives_keypoints))
     device = runtime.setup_device(args.device_target)
-    from cliff_ms.inference.demo import Demo, Finder
+    from cliff_ms.inference.demo import Demo
+    from cliff_ms.inference.finder import Finder
     from cliff_ms.inference.predict import load_predictor
     from cliff_ms.inference.video import Span
 

@@ -20,6 +20,7 @@ from cliff_ms.body.errors import SMPLParameters
 from cliff_ms.body.files import Body
 from cliff_ms.body.skinning import rest_shape
 from cliff_ms.data.detections import Detections, boxes_in_image
+from cliff_ms.inference.finder import FindInFrame
 from cliff_ms.inference.predict import Estimate, Predictor
 from cliff_ms.inference.tracking import Sighting, Tracker
 from cliff_ms.io.errors import InputError
@@ -30,7 +31,6 @@ from cliff_ms.visual.motion import Rig, Track
 _AHEAD = 4  # frames that a thread may be ahead of their use
 
 Item, Result = TypeVar("Item"), TypeVar("Result")
-FindInFrame = Callable[[np.ndarray, int], Detections]  # image (H, W, 3) uint8 RGB and the frame's number
 
 log = logging.getLogger("cliff_ms")
 

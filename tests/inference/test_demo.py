@@ -15,8 +15,9 @@ from cliff_ms import load_body
 from cliff_ms.config import ModelConfig
 from cliff_ms.data.detections import Detections, read_boxes, read_keypoints
 from cliff_ms.inference import demo
-from cliff_ms.inference.demo import Demo, Finder
+from cliff_ms.inference.demo import Demo
 from cliff_ms.inference.detectors import Detector, whole_image
+from cliff_ms.inference.finder import Finder
 from cliff_ms.inference.predict import Predictor
 from cliff_ms.inference.video import Span, showings
 from cliff_ms.io.images import read_image
