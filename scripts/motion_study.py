@@ -5,12 +5,14 @@
 MOTION_DIR is that of scripts/build_poses.py. From up to 24 files of subjects and actions that nothing is trained on,
 five seconds each, 30 frames a second: a body of random shape before a camera, its COCO joints with the errors of the
 stream's imitation of the bundled detector, half of their variance from frame to frame, the other half drifting over
-half a second, and what the bundled model makes of them. Compared are the predictions, the fit of single frames, that
+half a second, and what the bundled model makes of them. Compared are the predictions, the fit of single frames, both
 smoothed by common filters, and the fit over time. The filters' settings are the best in MPJPE on motion of other
 subjects (--tune prints them), where those of `inference/fit_track.py` were chosen too.
 
 MPJPE and PA-MPJPE of SMPL's 24 joints, from the pelvis; acceleration: the mean distance of second differences, from the
-pelvis (HMMR, VIBE) and in the camera's frame, mm/frame^2; sliding: of feet that stand, mm/frame; place: of the pelvis.
+pelvis (HMMR, VIBE) and in the camera's frame, mm/frame^2; sliding: of feet that stand, mm/frame; place: of the pelvis;
+fast: of wrists and ankles that move at more than 3 m/s from the pelvis, the error of their velocity, and how much of it
+is kept along its true direction.
 """
 
 import argparse
@@ -50,7 +52,9 @@ FOCAL, IMG_HW = 1100.0, (720, 1280)
 PAN = np.radians(6)  # a second, of every other camera
 DRIFT = 15  # frames
 STANDS = 0.004  # m a frame
+FAST = 3.0  # m/s
 _FEET = [SMPL24.index(f"{side}_{part}") for side in ("left", "right") for part in ("ankle", "foot")]
+_ENDS = [SMPL24.index(f"{side}_{part}") for side in ("left", "right") for part in ("wrist", "ankle")]
 _LEG = ("left_hip", "left_knee", "left_ankle")
 
 
@@ -90,7 +94,8 @@ def main() -> None:
     fitted = [fit(*clip.predicted, *clip.view) for clip in clips]
     ways["each frame fitted"] = [each.bodies for each in fitted]
     for name, smooth in filters(args.tune):
-        ways[name] = [filtered(each.bodies, smooth) for each in fitted]
+        ways[f"predicted, {name}"] = [filtered(clip.predicted, smooth) for clip in clips]
+        ways[f"fitted, {name}"] = [filtered(each.bodies, smooth) for each in fitted]
     seen = np.ones(FRAMES, bool)
     ways["fitted over time"] = [
         over_time(clip.predicted, *each, clip.view, times, seen) for clip, each in zip(clips, fitted, strict=True)
@@ -99,7 +104,7 @@ def main() -> None:
     rows = []
     for name, bodies in ways.items():
         scores = [score(each, clip, kinematics) for each, clip in zip(bodies, clips, strict=True)]
-        rows.append({"bodies": name, **{key: float(np.mean([s[key] for s in scores])) for key in scores[0]}})
+        rows.append({"bodies": name, **{key: float(np.nanmean([s[key] for s in scores])) for key in scores[0]}})
     print(f"{len(clips)} clips\n{cli.table(rows)}")
     off = 1000 * np.concatenate([skin_of_gltf(clip.people, body) for clip in clips])
     print(
@@ -253,14 +258,24 @@ def score(bodies: SMPLParameters, clip: Clip, kinematics: Kinematics) -> dict[st
     world, true_world = ((points[:, _FEET] @ clip.to_world.swapaxes(1, 2)) for points in (joints, clip.joints))
     stands = np.linalg.norm(np.diff(true_world, axis=0), axis=-1) < STANDS
     slides = np.linalg.norm(np.diff(world, axis=0), axis=-1)[stands]
+    velocity, true_velocity = (FPS * np.diff(points[:, _ENDS], axis=0) for points in (rooted, true_rooted))
+    speed = np.linalg.norm(true_velocity, axis=-1)
+    fast = speed > FAST
+    kept = (velocity * true_velocity).sum(-1)[fast] / speed[fast] ** 2
     return {
         "MPJPE (mm)": mpjpe(rooted, true_rooted).mean(),
         "PA-MPJPE (mm)": pa_mpjpe(rooted, true_rooted).mean(),
         "acceleration": acceleration_error(rooted, true_rooted).mean(),
         "in the camera": acceleration_error(joints, clip.joints).mean(),
-        "sliding": 1000 * slides.mean() if stands.any() else 0.0,
+        "sliding": 1000 * _mean(slides),
         "place (mm)": 1000 * np.linalg.norm(joints[:, 0] - clip.joints[:, 0], axis=1).mean(),
+        "fast (m/s)": _mean(np.linalg.norm(velocity - true_velocity, axis=-1)[fast]),
+        "kept": _mean(kept),
     }
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean()) if len(values) else np.nan
 
 
 if __name__ == "__main__":
