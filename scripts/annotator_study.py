@@ -52,6 +52,7 @@ LOSS = LossConfig(1.0, 5.0, 15.0, 1.0, 0.01, 0.0, 0.0)  # as configs/cliff_keypo
 # EFT (facebookresearch/eft, eft/train/eftFitter.py): weights, learning rate, steps, when to stop, joints it ignores.
 EFT_LOSS = LossConfig(60.0, 5.0 * 24 / 49, 0.0, 0.0, 0.001, 0.0, 1.0)
 EFT_RATE, EFT_STEPS, EFT_ENOUGH = 5e-6, 20, 1e-4 * 49 / 24
+HIPS = ("right_hip_lsp", "left_hip_lsp")  # which most rows leave out, as EFT does
 EFT_IGNORED = ("right_hip_lsp", "left_hip_lsp", "pelvis_mpii", "right_ankle", "left_ankle")
 _CHUNK, _SPIN = 4096, index_map(LANDMARKS, SPIN24)
 
@@ -146,15 +147,15 @@ def annotations(folder: Path, body: Body, steps: int, eft_people: int, seed: int
     )
     from cliff_ms.annotation.report import mean_errors, summarise
 
-    config = replace(load_annotator_config(CONFIG), model=MODEL)
+    shipped = replace(load_annotator_config(CONFIG), model=MODEL)
+    config = replace(shipped, annotator=replace(shipped.annotator, joint_weights=dict.fromkeys(HIPS, 0.0)))
     no_prior = replace(config, loss=replace(config.loss, keypoints3d=0.0, pose=0.0, betas=0.0))
-    hips = replace(config, annotator=replace(config.annotator, joint_weights={}))
     unfrozen = replace(config, train=replace(config.train, freeze_norm=False))
     without = replace(config, model=replace(MODEL, location_input=False))
     ways = {
         "": config,
         ", no explicit prior": no_prior,
-        ", hips counted": hips,
+        ", hips counted": shipped,
         ", not frozen": unfrozen,
         ", no location feature": without,
     }
