@@ -170,7 +170,7 @@ class TrackFit:
         points = (points + bodies.translation[:, None]).reshape(len(points), -1)
         count = len(window.steps)
         steps = [step[:, None] for step in window.steps.T]
-        acceleration = sum(step * points[k : k + count] for k, step in enumerate(steps))
+        acceleration = np.sum([step * points[k : k + count] for k, step in enumerate(steps)], 0)
         return acceleration, [step[..., None] * jacobian[k : k + count] for k, step in enumerate(steps)]
 
 
@@ -201,7 +201,7 @@ class _Arrow:
             residual: (N, M).
         """
         count = len(residual)
-        shape = sum(jacobian[..., _SHAPE] for jacobian in jacobians)
+        shape = np.sum([jacobian[..., _SHAPE] for jacobian in jacobians], 0)
         own = [jacobian[..., _OWN] for jacobian in jacobians]
         for i, first in enumerate(own):
             weighted = (first * precision[..., None]).swapaxes(1, 2)
