@@ -22,7 +22,7 @@ from cliff_ms.body.skinning import rest_shape
 from cliff_ms.data.detections import Detections, boxes_in_image
 from cliff_ms.inference.finder import FindInFrame
 from cliff_ms.inference.predict import Estimate, Predictor
-from cliff_ms.inference.tracking import Sighting, Tracker
+from cliff_ms.inference.tracking import MAX_GAP, Sighting, Tracker
 from cliff_ms.io.errors import InputError
 from cliff_ms.io.video import VideoReader
 from cliff_ms.keypoints import COCO17, JOINT_SETS, SMPL24
@@ -142,13 +142,13 @@ def over_time(moments: list[Moment], predictor: Predictor) -> list[Moment]:
     parts: list[list[tuple[int, Estimate]]] = [[] for _ in moments]  # of each frame, track and a person
     for track in np.unique(np.concatenate([moment.tracks for moment in moments])).tolist():
         found = {k: int(rows[0]) for k, m in enumerate(moments) if len(rows := np.flatnonzero(m.tracks == track))}
-        frames = range(min(found), max(found) + 1)
-        times, seen = np.array([moments[k].time for k in frames]), np.array([k in found for k in frames])
-        known = [_rows(moments[k].people, [row]) for k, row in found.items()]
-        person = _with_gaps(_joined(known), times, seen)
-        person = predictor.fit_over_time(person, times, seen)
-        for row, k in enumerate(frames):
-            parts[k].append((track, _rows(person, [row])))
+        for run in _without_absences(list(found), moments):
+            frames = range(run[0], run[-1] + 1)
+            times, seen = np.array([moments[k].time for k in frames]), np.isin(frames, run)
+            person = _with_gaps(_joined([_rows(moments[k].people, [found[k]]) for k in run]), times, seen)
+            person = predictor.fit_over_time(person, times, seen)
+            for row, k in enumerate(frames):
+                parts[k].append((track, _rows(person, [row])))
     return [
         moment._replace(tracks=np.array([track for track, _ in part]), people=_joined([person for _, person in part]))
         if part
@@ -178,6 +178,13 @@ def tracks_of(moments: list[Moment], body: Body, colour: Callable[[int], tuple[f
         frames = np.array([moment.frame for moment, _ in own])
         tracks.append(Track(number, frames, times, bodies.rotmats, betas, bodies.translation, rig, colour(number)))
     return tracks
+
+
+def _without_absences(frames: list[int], moments: list[Moment]) -> list[list[int]]:
+    """The frames that somebody is in, cut where she is away for so long that nobody knows what she does."""
+    times = np.array([moments[k].time for k in frames])
+    cuts = np.flatnonzero(np.diff(times) > MAX_GAP) + 1
+    return [part.tolist() for part in np.split(np.array(frames), cuts)]
 
 
 def _with_gaps(person: Estimate, times: np.ndarray, seen: np.ndarray) -> Estimate:

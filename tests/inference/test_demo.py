@@ -157,6 +157,19 @@ def test_bad_rows_and_frames_of_a_video_cost_themselves_only(body, tmp_path, cap
     assert "left out, outside the picture: 1 (frame 4, row 1 first)" in caplog.text
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("graph_mode")
+def test_nobody_is_made_up_where_somebody_with_a_number_is_away_for_long(body, tmp_path):
+    write_clip(tmp_path / "clip.mp4", 20)
+    joints = np.concatenate([SKIER / 4, np.ones((17, 1))], -1).ravel().tolist()
+    rows = [{"image_id": f"{frame}.jpg", "keypoints": joints, "track_id": 5} for frame in (0, 1, 3, 17, 18)]
+    (tmp_path / "k.json").write_text(json.dumps(rows))
+    run = make_demo(body, Finder(keypoints=read_keypoints(tmp_path / "k.json")), tmp_path)
+    run.run([tmp_path / "clip.mp4"], "")
+    arrays = np.load(tmp_path / "clip_cliff.npz")
+    assert arrays["frame"].tolist() == [0, 1, 2, 3, 17, 18] and (arrays["track_id"] == 5).all()
+
+
 def test_frames_are_shown_at_their_times():
     times = np.array([1.0, 1.1, 1.2, 1.5, 1.52, 1.6])
     assert showings(times, 10).tolist() == [1, 1, 3, 0, 1, 1]
