@@ -34,7 +34,8 @@ log = logging.getLogger("cliff_ms")
 
 FocalLengthRule = Literal["exif", "estimate"]
 Colour = tuple[float, float, float]  # RGB in [0, 1]
-_ENDINGS = r"(_cliff\.npz|_overlay\.(jpg|mp4)|_side\.jpg|\.glb|_\d+(\.glb|\.obj|\.bvh|_amass\.npz))"  # of files written
+# Of the files written, after the stem of the photo's or video's name.
+_ENDINGS = r"_cliff\.npz|_overlay\.(jpg|mp4)|_side\.jpg|\.glb|(?P<person>_\d+)(\.glb|\.obj|\.bvh|_amass\.npz)"
 _DRAWERS = 2  # threads that draw a video
 ESTIMATED = "estimated from the image size (a diagonal field of view of 55 degrees)"
 
@@ -114,9 +115,11 @@ class Demo:
 
     def _remove_older(self, path: Path) -> None:
         """Remove what an earlier run has written of a file of this name: it might have found other people."""
-        ours = re.compile(re.escape(path.stem) + _ENDINGS)
-        for file in self.output_dir.iterdir():
-            if ours.fullmatch(file.name):
+        ours = re.compile(f"{re.escape(path.stem)}({_ENDINGS})")
+        for file in list(self.output_dir.iterdir()):
+            match = ours.fullmatch(file.name)
+            # 'a_1.glb' may be person 1 of 'a.jpg' or everybody of 'a_1.jpg'.
+            if match and not (match["person"] and self._output(path, f"{match['person'][1:]}_cliff.npz").exists()):
                 file.unlink()
 
     def _attempt(self, path: Path, work: Callable, *arguments: object) -> list:

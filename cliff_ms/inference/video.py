@@ -30,7 +30,7 @@ from cliff_ms.visual.motion import Rig, Track
 
 _AHEAD = 4  # frames that a thread may be ahead of their use
 
-Item, Result = TypeVar("Item"), TypeVar("Result")
+Result = TypeVar("Result")
 
 log = logging.getLogger("cliff_ms")
 
