@@ -326,7 +326,12 @@ def _moment_arrays(people: People, moment: Moment, name: str) -> dict[str, np.nd
 
 def _rate(times: np.ndarray, stated: float) -> float:
     """Frames a second of an overlay, by the usual distance of frames at times (T,) s, or what is stated of one."""
-    return float(1 / np.median(np.diff(times))) if len(times) > 1 else stated
+    if len(times) < 2:
+        return stated
+    gaps = np.diff(times)
+    usual = np.median(gaps)
+    # Their mean: some containers round times to ms, and 33 ms in place of 33.3 is a frame too many in a hundred.
+    return float(1 / gaps[np.abs(gaps - usual) <= usual / 2].mean())
 
 
 def _page_people(people: People, colours: Sequence[Colour], rows: list[dict]) -> list[Person]:

@@ -181,6 +181,15 @@ def test_frames_are_shown_at_their_times():
     assert (showings(steady, 29.97) == 1).all()
 
 
+@pytest.mark.parametrize("fps", [23.976, 24, 29.97, 30, 59.94, 60])
+def test_times_in_whole_milliseconds_make_no_frame_twice(fps):
+    times = np.round(np.arange(3000) / fps, 3)  # as in MKV, WebM and FLV
+    rate = demo._rate(times, fps)
+    assert rate == pytest.approx(fps, rel=1e-4) and (showings(times, rate) == 1).all()
+    pause = np.concatenate([times, times[-1] + 4 + times])
+    assert demo._rate(pause, fps) == pytest.approx(fps, rel=1e-4)
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("graph_mode")
 def test_a_part_of_a_video(body, tmp_path):
