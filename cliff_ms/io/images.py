@@ -1,5 +1,6 @@
 """Images in and out of memory as (H, W, 3) uint8 RGB, and the list of those to work on."""
 
+import io
 import logging
 import re
 import threading
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from PIL import Image
 
 from cliff_ms.io.errors import InputError
 from cliff_ms.io.files import atomic_path, require_file
@@ -74,6 +76,19 @@ def find_inputs(paths: list[str]) -> list[Path]:
     return files
 
 
+def is_image(path: Path) -> bool:
+    """Whether a file starts as one of the kinds that `read_image` reads or names, and holds one picture."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(12)
+        if head.startswith(b"GIF8"):
+            with Image.open(path) as image:
+                return not getattr(image, "is_animated", False)
+    except (OSError, SyntaxError):  # whoever reads it says why not
+        return False
+    return _is_heic(head) or cv2.haveImageReader(str(path))
+
+
 def read_image(path: str | Path) -> np.ndarray:
     """Read an image.
 
@@ -82,7 +97,7 @@ def read_image(path: str | Path) -> np.ndarray:
     person keeps her colours up to the soft edge, and the pixels are those the published networks were run on.
 
     Args:
-        path: JPEG, PNG, BMP, WebP or TIFF, recognised by content.
+        path: JPEG, PNG, BMP, WebP, TIFF or GIF (its first picture), recognised by content.
 
     Returns:
         (H, W, 3) uint8 RGB.
@@ -97,8 +112,10 @@ def read_image(path: str | Path) -> np.ndarray:
         raise InputError(f"Image '{path}' cannot be read: {error.strerror}.") from error
     if _is_truncated(data):
         raise InputError(f"Image '{path}' is truncated: its end is missing; copy or download it again.")
-    if data[4:8] == b"ftyp" and data[8:12] in (b"heic", b"heix", b"mif1", b"avif"):
+    if _is_heic(data):
         raise InputError(f"Image '{path}' is a HEIC or AVIF file, which is not supported; save it as JPEG or PNG.")
+    if data.startswith(b"GIF8"):
+        return _read_gif(path, data)
     with quiet_opencv():
         try:
             image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
@@ -142,6 +159,19 @@ def _report_others(folder: Path, images: list[Path]) -> None:
 
 def _is_listed_image(path: Path) -> bool:
     return path.suffix.lower() in IMAGE_EXTENSIONS and not path.name.startswith(".") and path.is_file()
+
+
+def _is_heic(data: bytes) -> bool:
+    return data[4:8] == b"ftyp" and data[8:12] in (b"heic", b"heix", b"mif1", b"avif")
+
+
+def _read_gif(path: Path, data: bytes) -> np.ndarray:
+    """By Pillow: OpenCV's wheels have no GIF."""
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return np.array(image.convert("RGB"))
+    except (OSError, SyntaxError) as error:
+        raise InputError(f"Image '{path}' is a damaged GIF ({error}); copy or download it again.") from None
 
 
 def _is_truncated(data: bytes) -> bool:

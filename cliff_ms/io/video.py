@@ -4,6 +4,7 @@ import functools
 import logging
 import math
 import os
+import re
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ import numpy as np
 
 from cliff_ms.io.errors import InputError
 from cliff_ms.io.files import atomic_path, require_file
-from cliff_ms.io.images import quiet_opencv
+from cliff_ms.io.images import is_image, quiet_opencv
 
 VIDEO_EXTENSIONS = (
     ".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".wmv", ".flv", ".3gp",
@@ -29,8 +30,15 @@ log = logging.getLogger("cliff_ms")
 
 
 def is_video(path: str | Path) -> bool:
-    """Whether the file name has one of VIDEO_EXTENSIONS (in any case)."""
-    return Path(path).suffix.lower() in VIDEO_EXTENSIONS
+    """Whether to read a file as a video.
+
+    Content goes before name: a photo, or a GIF of one picture, is none. What else there is, or is not there at all, is
+    one if it is named so (VIDEO_EXTENSIONS, in any case) or FFmpeg can decode it.
+    """
+    path = Path(path)
+    if path.suffix.lower() in VIDEO_EXTENSIONS:
+        return not (path.is_file() and is_image(path))
+    return path.is_file() and os.access(path, os.R_OK) and not is_image(path) and _can_decode(path)
 
 
 class VideoReader:
@@ -55,7 +63,8 @@ class VideoReader:
 
     def __init__(self, path: str | Path) -> None:
         self.path = require_file(path, "Video")
-        if _mp4_is_truncated(self.path):
+        self._is_mp4 = _is_mp4(self.path)
+        if self._is_mp4 and _mp4_is_truncated(self.path):
             raise InputError(f"Video '{path}' is truncated: its end is missing; copy or download it again.")
         with quiet_opencv():
             self._capture = cv2.VideoCapture(str(path))
@@ -69,6 +78,8 @@ class VideoReader:
         self._square = shape[0] in (0, shape[1])  # 0: not known
         if not self._square:  # one side grows, so that nothing is lost
             wide = shape[0] / shape[1]
+            if self._capture.get(cv2.CAP_PROP_ORIENTATION_META) % 180:  # it is the stored picture's
+                wide = 1 / wide
             self.img_hw = round(self.img_hw[0] * max(1, 1 / wide)), round(self.img_hw[1] * max(1, wide))
         self.frame_count = max(0, int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)))
         if not (math.isfinite(self.fps) and self.fps > 0):
@@ -102,8 +113,9 @@ class VideoReader:
             raise InputError(
                 f"Video '{self.path}' has no frame that can be decoded; encode it again, for example as MP4."
             )
-        # Of a variable rate the number is made of the length: then the length is what counts.
-        if decoded < 0.9 * self.frame_count and last < 0.9 * self.frame_count / self.fps:
+        # Of a variable rate the number is made of the length: then the length is what counts. An MP4 has its end, see
+        # above, and counts the frames that were cut off by an edit list too.
+        if not self._is_mp4 and decoded < 0.9 * self.frame_count and last < 0.9 * self.frame_count / self.fps:
             log.warning("Video '%s' states %d frames, %d could be decoded.", self.path, self.frame_count, decoded)
 
 
@@ -162,13 +174,29 @@ class VideoWriter:
         self._write(cv2.copyMakeBorder(image_rgb, 0, self._pad_hw[0], 0, self._pad_hw[1], cv2.BORDER_REPLICATE))
 
 
+def _can_decode(path: Path) -> bool:
+    with path.open("rb") as file:
+        if b"\0" not in file.read(1024):  # text, which FFmpeg would show as a terminal does
+            return False
+    with quiet_opencv():
+        capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
+        try:
+            return capture.isOpened() and capture.read()[0]
+        finally:
+            capture.release()
+
+
+def _is_mp4(path: Path) -> bool:
+    """Whether a file is an MP4 or MOV."""
+    with path.open("rb") as file:
+        return file.read(8)[4:] == b"ftyp"
+
+
 def _mp4_is_truncated(path: Path) -> bool:
     """Whether an MP4 or MOV lacks its index ('moov'), or a box of its frames runs past the end of the file."""
     length = path.stat().st_size
     offset, has_index = 0, False
     with path.open("rb") as file:
-        if file.read(8)[4:] != b"ftyp":
-            return False
         while offset + 8 <= length:
             file.seek(offset)
             size, kind = int.from_bytes(file.read(4), "big"), file.read(4)
@@ -195,11 +223,22 @@ def find_ffmpeg() -> str | None:
 
 
 def _sound_of(ffmpeg: str, path: Path, start: float) -> list[str]:
-    """Arguments that add a file's sound to the first input, as long as that is; none if the file has no sound."""
-    told = subprocess.run([ffmpeg, "-hide_banner", "-i", str(path)], capture_output=True, text=True, errors="replace")
+    """Arguments that add a video's sound to the first input, as long as that is; none if the file has no sound.
+
+    `start` is in s from the first picture, as `VideoReader` counts; FFmpeg counts from the first of picture and sound.
+    """
+    first_picture = ["-map", "0:v:0", "-frames:v", "1", "-fps_mode", "passthrough", "-f", "framecrc", "-"]
+    told = subprocess.run(
+        [ffmpeg, "-hide_banner", "-copyts", "-i", str(path), *first_picture],
+        capture_output=True, text=True, errors="replace",
+    )  # fmt: skip
     if "Audio:" not in told.stderr:
         return []
-    take = ["-ss", f"{start:.6f}", "-i", str(path), "-map", "0:v", "-map", "1:a:0"]
+    file_start = re.search(r"start: (-?[\d.]+)", told.stderr)
+    picture = re.search(r"#tb 0: (\d+)/(\d+)(?s:.*)^0, *-?\d+, *(-?\d+)", told.stdout, re.MULTILINE)
+    if file_start and picture:
+        start += int(picture[3]) * int(picture[1]) / int(picture[2]) - float(file_start[1])
+    take = ["-ss", f"{max(0.0, start):.6f}", "-i", str(path), "-map", "0:v", "-map", "1:a:0"]
     return [*take, "-c:a", "aac", "-af", "apad", "-shortest"]
 
 

@@ -223,6 +223,30 @@ def test_a_video_that_is_stopped_is_written_as_far_as_it_was_seen(body, tmp_path
     assert len(run.rows) == 1 and not list(tmp_path.glob(".*"))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_a_video_is_worked_on(tmp_path, number):
+    write_clip(tmp_path / "clip.mp4", 3000)
+    joints = np.concatenate([SKIER / 4, np.ones((17, 1))], -1).ravel().tolist()
+    (tmp_path / "k.json").write_text(json.dumps([{"image_id": "clip.mp4", "keypoints": joints}]))
+    out = tmp_path / "out"
+    command = [sys.executable, "demo.py", tmp_path / "clip.mp4", "--keypoints", tmp_path / "k.json", "--no_smooth"]
+    started = subprocess.Popen(
+        [*map(str, command), "--output_dir", str(out)], cwd=ROOT, stderr=subprocess.PIPE, start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # background jobs ignore it
+    )  # fmt: skip
+    told = b""
+    while b"finding: 1" not in told:  # ten frames or more
+        told += started.stderr.read1()
+    started.send_signal(number)
+    told += started.communicate(timeout=60)[1]
+    assert started.returncode == 128 + number and b"Traceback" not in told
+    frames = np.load(out / "clip_cliff.npz")["frame"]
+    with VideoReader(out / "clip_overlay.mp4") as reader:
+        assert 1 < len(frames) == len(list(reader)) < 3000
+    assert (out / "index.html").is_file() and not list(out.glob(".*"))
+
+
 @pytest.mark.usefixtures("graph_mode")
 def test_keypoints_of_one_image_are_not_used_for_two(body, tmp_path):
     find = Finder(

@@ -4,13 +4,16 @@ import logging
 import os
 import re
 import resource
+import shutil
 import subprocess
 
+import cv2
 import numpy as np
 import pytest
 
 from cliff_ms.io import video
 from cliff_ms.io.errors import InputError
+from cliff_ms.io.images import read_image
 
 FFMPEG = video.find_ffmpeg()
 needs_ffmpeg = pytest.mark.skipif(FFMPEG is None, reason="imageio-ffmpeg is not installed")
@@ -103,8 +106,6 @@ def test_rotation_of_a_phone_is_applied(tmp_path):
     with video.VideoReader(turned) as reader:
         assert reader.img_hw == (96, 64)
         first = next(iter(reader))
-    from cliff_ms.io.images import read_image
-
     np.testing.assert_allclose(first, read_image(still), atol=3)  # FFmpeg's own opinion
 
 
@@ -134,6 +135,20 @@ def test_pixels_become_square(tmp_path, ratio, img_hw):
 
 
 @needs_ffmpeg
+def test_pixels_become_square_in_a_turned_video(tmp_path):
+    wide = convert(write(tmp_path / "a.mp4"), tmp_path / "b.mp4", "-vf", "setsar=2/1")
+    turned = tmp_path / "turned.mp4"
+    command = [FFMPEG, "-v", "error", "-display_rotation", "90", "-i", str(wide), "-c", "copy", str(turned)]
+    subprocess.run(command, check=True)
+    with video.VideoReader(turned) as reader:
+        assert reader.img_hw == (192, 64)
+        first = next(iter(reader))
+    assert first.shape == (192, 64, 3)
+    np.testing.assert_allclose(first[105, 9], (220, 30, 30), atol=25)  # the lower left quarter, turned anticlockwise
+    np.testing.assert_allclose(first[87, 9], 40, atol=25)
+
+
+@needs_ffmpeg
 @pytest.mark.parametrize("suffix", [".mpg", ".ts", ".webm", ".gif", ".wmv"])
 def test_other_containers_are_videos(tmp_path, suffix):
     other = convert(write(tmp_path / "a.mp4", img_hw=(64, 96), fps=25), tmp_path / f"b{suffix}")
@@ -154,6 +169,34 @@ def test_sound_is_copied_and_does_not_change_the_length(tmp_path):
         assert ("Audio: aac" in told.stderr) == has_sound and re.search(r"Duration: 00:00:00\.[78]", told.stderr)
         with video.VideoReader(tmp_path / "c.mp4") as reader:
             assert len(list(reader)) == 6
+
+
+@needs_ffmpeg
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".ts"])
+def test_sound_stays_with_the_picture(tmp_path, suffix):
+    """A sound that sets in at 1.0 s, and pictures that begin 0.6 s after the file: it sets in 0.4 s after the first."""
+    tone = ["-f", "lavfi", "-i", "sine=frequency=800:duration=3,volume=enable='lt(t,1)':volume=0"]
+    source = tmp_path / f"late{suffix}"
+    streams = ["-map", "0:v", "-map", "1:a", "-c:v", "copy", "-c:a", "aac"]
+    late = ["-itsoffset", "0.6", "-i", str(write(tmp_path / "a.mp4", count=16, fps=8))]
+    subprocess.run([FFMPEG, "-v", "error", *late, *tone, *streams, str(source)], check=True)
+    for start in (0.0, 0.25):
+        with video.VideoWriter(tmp_path / "c.mp4", 8, (64, 96), source, start) as writer:
+            for frame in frames(8, 64, 96):
+                writer.write(frame)
+        raw = [FFMPEG, "-v", "error", "-i", str(tmp_path / "c.mp4"), "-ac", "1", "-ar", "8000", "-f", "s16le", "-"]
+        heard = np.frombuffer(subprocess.run(raw, check=True, capture_output=True).stdout, np.int16)
+        assert np.argmax(np.abs(heard.astype(int)) > 500) / 8000 == pytest.approx(0.4 - start, abs=0.05)
+
+
+@needs_ffmpeg
+def test_frames_that_were_cut_off_without_encoding_are_not_missed(tmp_path, caplog):
+    source = convert(write(tmp_path / "a.mp4", count=20), tmp_path / "b.mp4", "-c:v", "libx264", "-g", "20")
+    cut = tmp_path / "cut.mp4"
+    subprocess.run([FFMPEG, "-v", "error", "-ss", "0.8", "-i", str(source), "-c", "copy", str(cut)], check=True)
+    with caplog.at_level(logging.WARNING, "cliff_ms"), video.VideoReader(cut) as reader:
+        assert len(list(reader)) == 10 < reader.frame_count
+    assert not caplog.text
 
 
 @needs_ffmpeg
@@ -193,3 +236,29 @@ def test_what_is_no_video_is_refused_in_one_sentence(tmp_path, capfd):
     assert capfd.readouterr().err == ""
     assert video.is_video("a/B.MOV")
     assert not video.is_video("mp4.jpg")
+    assert video.is_video(tmp_path / "text.mp4") and video.is_video(tmp_path / "empty.mov")
+
+
+@needs_ffmpeg
+def test_content_tells_videos_from_photos(tmp_path, capfd):
+    clip, frame = write(tmp_path / "clip.mp4"), next(frames(1, 64, 96))
+    animated = convert(clip, tmp_path / "moves.gif")
+    still = convert(clip, tmp_path / "still.gif", "-frames:v", "1")
+    for path, name in ((clip, "no_suffix"), (clip, "clip.rm"), (animated, "moves.jpg")):
+        shutil.copy(path, tmp_path / name)
+        assert video.is_video(tmp_path / name)
+        with video.VideoReader(tmp_path / name) as reader:
+            assert len(list(reader)) == 8
+    (tmp_path / "png.mp4").write_bytes(cv2.imencode(".png", frame[..., ::-1])[1].tobytes())
+    shutil.copy(still, tmp_path / "still.jpg")
+    for name in ("png.mp4", "still.gif", "still.jpg"):
+        assert not video.is_video(tmp_path / name)
+        read = read_image(tmp_path / name)
+        for part in (np.s_[:32, :48], np.s_[32:]):  # a GIF has few colours and mixes them
+            np.testing.assert_allclose(read[part].mean((0, 1)), frame[part].mean((0, 1)), atol=12)
+    (tmp_path / "letter.txt").write_text("a letter, not a video " * 40)
+    (tmp_path / "cut.gif").write_bytes(still.read_bytes()[:40])
+    assert not video.is_video(tmp_path / "letter.txt")
+    with pytest.raises(InputError, match="damaged"):
+        read_image(tmp_path / "cut.gif")
+    assert capfd.readouterr().err == ""
