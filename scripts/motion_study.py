@@ -40,7 +40,7 @@ from cliff_ms.inference.fit_track import TrackFit
 from cliff_ms.keypoints import SMPL24, convert_keypoints
 from cliff_ms.metrics import acceleration_error, mpjpe, pa_mpjpe
 from cliff_ms.synthetic.observation import Observer, crops_around
-from cliff_ms.synthetic.world import Bodies, SeenPeople, World, sample_betas
+from cliff_ms.synthetic.world import SeenPeople, World, sample_betas
 from cliff_ms.visual.gltf import four_influences
 from cliff_ms.weights.checkpoint import load_weights
 from cliff_ms.weights.engine import load_network
@@ -186,16 +186,9 @@ def film(
     turn = (PAN * (np.arange(count) - count / 2) / FPS if pans else np.zeros(count)) * rng.choice((-1, 1))
     panned = Rotation.from_rotvec(turn[:, None] * (0, 1, 0)).as_matrix()
     place = (panned @ (way + (0, rng.uniform(0, 0.4), distance))[..., None])[..., 0]
-    betas = np.repeat(sample_betas(rng, 1), count, 0)
-    upright = rotmats.copy()
-    upright[:, 0] = np.eye(3)
-    vertices, points, rotations = world.skinner(betas, upright.astype(np.float32))
-    pelvis = world.skinner.rest_joints(betas)[:, 0]
-    root = panned @ to_level @ rotmats[:, 0]
     rotmats = rotmats.copy()
-    rotmats[:, 0] = root
-    vertices, points = ((p - pelvis[:, None]) @ root.transpose(0, 2, 1) for p in (vertices, points))
-    bodies = Bodies(rotmats, betas, pelvis, root[:, None] @ rotations, vertices, points, np.zeros(count, bool))
+    rotmats[:, 0] = panned @ to_level @ rotmats[:, 0]
+    bodies = world.pose(rotmats, np.repeat(sample_betas(rng, 1), count, 0), np.zeros(count, bool))
     eyes = np.broadcast_to(np.eye(3), (count, 3, 3))
     img_hw = np.tile(np.array(IMG_HW, np.float64), (count, 1))
     return bodies.seen(eyes, place, np.full(count, FOCAL), img_hw), panned.transpose(0, 2, 1)

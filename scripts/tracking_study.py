@@ -22,10 +22,10 @@ from scipy.spatial.transform import Rotation, Slerp
 from cliff_ms import cli
 from cliff_ms.body.files import load_body
 from cliff_ms.data.detections import boxes_from_keypoints
-from cliff_ms.inference.tracking import MAX_GAP, Sighting, Tracker
+from cliff_ms.inference.tracking import MAX_GAP, Sighting, Tracker, box_iou
 from cliff_ms.synthetic.observation import Observer
 from cliff_ms.synthetic.real_poses import RealPoses
-from cliff_ms.synthetic.world import Bodies, SeenPeople, World, sample_betas
+from cliff_ms.synthetic.world import SeenPeople, World, sample_betas
 
 SECONDS, FOCAL, IMG_HW = 4.0, 1000.0, (720, 1280)
 STEP = 0.4  # s from one recorded pose to the next
@@ -118,15 +118,9 @@ def walker(rng: np.random.Generator, world: World, poses: RealPoses, path: np.nd
     rotmats = np.stack([Slerp(keys, Rotation.from_matrix(key_poses[:, j]))(times).as_matrix() for j in range(24)], 1)
     velocity = np.gradient(path, times, axis=0)
     yaw = np.arctan2(velocity[:, 0], -velocity[:, 1])  # 0 towards the camera
-    root = np.diag([1.0, -1, -1]) @ Rotation.from_rotvec(yaw[:, None] * (0, 1, 0)).as_matrix() @ rotmats[:, 0]
-    betas = np.repeat(sample_betas(rng, 1), count, 0)
-    rotmats[:, 0] = np.eye(3)
-    vertices, points, rotations = world.skinner(betas, rotmats.astype(np.float32))
-    pelvis = world.skinner.rest_joints(betas)[:, 0]
-    vertices, points = ((p - pelvis[:, None]) @ root.transpose(0, 2, 1) for p in (vertices, points))
-    rotmats[:, 0] = root
-    bodies = Bodies(rotmats, betas, pelvis, root[:, None] @ rotations, vertices, points, np.zeros(count, bool))
-    place = np.stack([path[:, 0], 1.4 - points[..., 1].max(1), path[:, 1]], -1)
+    rotmats[:, 0] = np.diag([1.0, -1, -1]) @ Rotation.from_rotvec(yaw[:, None] * (0, 1, 0)).as_matrix() @ rotmats[:, 0]
+    bodies = world.pose(rotmats, np.repeat(sample_betas(rng, 1), count, 0), np.zeros(count, bool))
+    place = np.stack([path[:, 0], 1.4 - bodies.points[..., 1].max(1), path[:, 1]], -1)
     img_hw = np.tile(np.array(IMG_HW, float), (count, 1))
     return bodies.seen(np.broadcast_to(np.eye(3), (count, 3, 3)), place, np.full(count, FOCAL), img_hw)
 
@@ -169,24 +163,19 @@ class GreedyBoxes:
         """Number the people of the next frame."""
         self._tracks = {n: seen for n, seen in self._tracks.items() if time - seen[0] <= MAX_GAP}
         numbers = np.full(len(people.boxes), -1)
+        known = np.array([box for _, box in self._tracks.values()]).reshape(-1, 4)
         pairs = [
-            (overlap(box, other), row, number)
-            for number, (_, other) in self._tracks.items()
-            for row, box in enumerate(people.boxes)
+            (overlap, row, number)
+            for number, overlaps in zip(self._tracks, box_iou(known, people.boxes), strict=True)
+            for row, overlap in enumerate(overlaps)
         ]
-        for iou, row, number in sorted(pairs, reverse=True):
-            if iou > 0.1 and numbers[row] < 0 and number not in numbers:
+        for overlap, row, number in sorted(pairs, reverse=True):
+            if overlap > 0.1 and numbers[row] < 0 and number not in numbers:
                 numbers[row] = number
         for row in np.flatnonzero(numbers < 0):
             numbers[row], self._next = self._next, self._next + 1
         self._tracks |= {int(number): (time, box) for number, box in zip(numbers, people.boxes, strict=True)}
         return numbers
-
-
-def overlap(first: np.ndarray, second: np.ndarray) -> float:
-    """Intersection over union of two boxes."""
-    both = (np.minimum(first[2:], second[2:]) - np.maximum(first[:2], second[:2])).clip(0).prod()
-    return float(both / ((first[2:] - first[:2]).prod() + (second[2:] - second[:2]).prod() - both))
 
 
 if __name__ == "__main__":

@@ -8,13 +8,41 @@ say, and take seconds to stop.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count, islice
+from typing import TypeVar
 
 import cv2
 
 from cliff_ms.data.batching import Batch
+
+Result = TypeVar("Result")
+
+
+def in_order(
+    pool: ThreadPoolExecutor, work: Callable[..., Result], items: Iterable[tuple], ahead: int
+) -> Iterator[Result]:
+    """Work on items in other threads, a few ahead of their use.
+
+    Args:
+        pool: The threads.
+        work: What to do with an item.
+        items: Arguments of `work`; taken from in this thread.
+        ahead: How many items at once are in work, or done and not used yet.
+
+    Yields:
+        The results in the order of the items.
+
+    Raises:
+        Exception: What `work` raised, in its turn.
+    """
+    items = iter(items)
+    waiting = deque(pool.submit(work, *item) for item in islice(items, ahead))
+    while waiting:
+        result = waiting.popleft().result()
+        waiting.extend(pool.submit(work, *item) for item in islice(items, 1))
+        yield result
 
 
 def load_batches(
@@ -43,10 +71,6 @@ def load_batches(
     cv2.setNumThreads(0)
     pool = ThreadPoolExecutor(workers, thread_name_prefix="loader")
     try:
-        ahead = deque(pool.submit(load, number) for number in islice(numbers, 2 * workers))
-        while ahead:
-            batch = ahead.popleft().result()
-            ahead.extend(pool.submit(load, number) for number in islice(numbers, 1))
-            yield batch
+        yield from in_order(pool, load, zip(numbers), 2 * workers)
     finally:
         pool.shutdown(cancel_futures=True)

@@ -15,9 +15,10 @@ from tqdm import tqdm
 
 from cliff_ms.body.files import Body
 from cliff_ms.data import detections as found
+from cliff_ms.data.loader import in_order
 from cliff_ms.inference.finder import Finder
 from cliff_ms.inference.predict import Estimate, People, Predictor
-from cliff_ms.inference.video import Moment, Span, in_order, over_time, showings, tracks_of, watch
+from cliff_ms.inference.video import AHEAD, Moment, Span, over_time, showings, tracks_of, watch
 from cliff_ms.io.errors import InputError
 from cliff_ms.io.exif import stated_focal_length
 from cliff_ms.io.files import atomic_path
@@ -188,7 +189,7 @@ class Demo:
         ):
             seen = zip(moments, self.span.frames(reader), strict=False)
             frames = ((image, self._pose(moment), moment) for moment, (_, _, image) in seen)
-            drawn = in_order(drawers, self._draw_moment, frames)
+            drawn = in_order(drawers, self._draw_moment, frames, AHEAD)
             stopped_before = self.stop.signal is not None
             shown_for = iter(showings(times, fps))
             for people, overlay, moment in tqdm(drawn, f"{path.name}: drawing", len(moments), leave=False):

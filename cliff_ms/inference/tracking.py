@@ -153,7 +153,7 @@ def _likeness(
     expect, see = (
         {name: np.stack([state[name] for state in states]) for name in ("box", "place")} for states in (expected, seen)
     )
-    parts = [_iou(expect["box"], see["box"])]
+    parts = [box_iou(expect["box"], see["box"])]
     off = (expect["place"][:, None] - see["place"]) / _PLACE
     parts.append(np.exp(-(off**2).sum(-1) / 2))
     if all("joints" in state for state in (*expected, *seen)):
@@ -163,7 +163,7 @@ def _likeness(
     return np.mean(parts, 0)
 
 
-def _iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+def box_iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Intersection over union of boxes, (T, 4) and (P, 4) -> (T, P)."""
     low = np.maximum(first[:, None, :2], second[:, :2])
     high = np.minimum(first[:, None, 2:], second[:, 2:])

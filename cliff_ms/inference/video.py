@@ -6,13 +6,11 @@ video is read once more to be drawn, when all of it is known.
 
 import logging
 import math
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,6 +18,7 @@ from cliff_ms.body.errors import SMPLParameters
 from cliff_ms.body.files import Body
 from cliff_ms.body.skinning import rest_shape
 from cliff_ms.data.detections import Detections, boxes_in_image
+from cliff_ms.data.loader import in_order
 from cliff_ms.inference.finder import FindInFrame
 from cliff_ms.inference.predict import Estimate, Predictor
 from cliff_ms.inference.tracking import MAX_GAP, Sighting, Tracker
@@ -28,9 +27,7 @@ from cliff_ms.io.video import VideoReader
 from cliff_ms.keypoints import COCO17, JOINT_SETS, SMPL24
 from cliff_ms.visual.motion import Rig, Track
 
-_AHEAD = 4  # frames that a thread may be ahead of their use
-
-Result = TypeVar("Result")
+AHEAD = 4  # frames that a thread may be ahead of their use
 
 log = logging.getLogger("cliff_ms")
 
@@ -111,7 +108,7 @@ def watch(
             problems.note_rows(frame, np.flatnonzero(~inside))
             return frame, time, image, people.take(np.flatnonzero(inside))
 
-        for number, time, image, people in in_order(finder, look, span.frames(reader)):
+        for number, time, image, people in in_order(finder, look, span.frames(reader), AHEAD):
             if isinstance(people, str):
                 problems.note_frame(number, people)
                 people = Detections(np.zeros((0, 4)), np.zeros(0))
@@ -226,31 +223,6 @@ def _joined(people: list[Estimate]) -> Estimate:
         bodies=SMPLParameters(*map(np.concatenate, zip(*(each.bodies for each in people), strict=True))),
         fit_sigma=np.concatenate([each.fit_sigma for each in people]),
     )
-
-
-def in_order(
-    pool: ThreadPoolExecutor, work: Callable[..., Result], items: Iterable[tuple], ahead: int = _AHEAD
-) -> Iterator[Result]:
-    """Work on items in other threads, a few ahead of their use.
-
-    Args:
-        pool: The threads.
-        work: What to do with an item.
-        items: Arguments of `work`; taken from in this thread.
-        ahead: How many items at once are in work, or done and not used yet.
-
-    Yields:
-        The results in the order of the items.
-
-    Raises:
-        Exception: What `work` raised, in its turn.
-    """
-    items = iter(items)
-    waiting = deque(pool.submit(work, *item) for item in islice(items, ahead))
-    while waiting:
-        result = waiting.popleft().result()
-        waiting.extend(pool.submit(work, *item) for item in islice(items, 1))
-        yield result
 
 
 def _sighting(estimate: Estimate) -> Sighting:

@@ -183,11 +183,25 @@ class World:
         """Draw people who are in front of no camera yet."""
         rotmats, air = self.poses.sample(rng, count)
         betas = sample_betas(rng, count, self.skinner.num_betas)
-        tilt, rotmats = rotmats[:, 0], rotmats.astype(np.float32)
+        rotmats = rotmats.astype(np.float64)
+        rotmats[:, 0] = _turn(rng.uniform(-np.pi, np.pi, count)) @ rotmats[:, 0]
+        return self.pose(rotmats, betas, air)
+
+    def pose(self, rotmats: np.ndarray, betas: np.ndarray, air: np.ndarray) -> Bodies:
+        """Pose people who are in front of no camera yet.
+
+        Args:
+            rotmats: (N, 24, 3, 3), relative to the parent, the root's to the level frame.
+            betas: (N, 10).
+            air: (N,) bool, off the ground.
+
+        Returns:
+            The people.
+        """
+        to_level, rotmats = rotmats[:, 0], rotmats.astype(np.float32)
         rotmats[:, 0] = np.eye(3)
         vertices, points, rotations = self.skinner(betas, rotmats)
         pelvis = self.skinner.rest_joints(betas)[:, 0]
-        to_level = _turn(rng.uniform(-np.pi, np.pi, count)) @ tilt
         rotmats[:, 0] = to_level
         bones = to_level[:, None] @ rotations
         vertices, points = (
