@@ -53,6 +53,12 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--end", type=cli.seconds, default=math.inf, metavar="S", help="of a video: end there, s")
     parser.add_argument("--every", type=cli.positive_int, default=1, metavar="N", help="of a video: every Nth frame")
     parser.add_argument(
+        "--max_gap",
+        type=cli.positive_int,
+        metavar="N",
+        help="of a video: who is out of sight for more frames is somebody new (default: half a second of them)",
+    )
+    parser.add_argument(
         "--no_smooth", dest="smooth", action="store_false", help="estimate each frame of a video by itself"
     )
     cli.add_engine_arguments(parser, batch_size=1)
@@ -122,8 +128,9 @@ def main() -> int:
     print(f"weights: {predictor.origin}\nbody: {body.name}; engine: {predictor.engine}; device of MindSpore: {device}")
     ready = time.perf_counter()
     with runtime.stop_signals() as stop:
-        settings = args.focal_length, args.separate, args.obj, args.smooth, Span(args.start, args.end, args.every)
-        demo = Demo(predictor, body, find, output_dir, *settings, stop)
+        span = Span(args.start, args.end, args.every, args.max_gap)
+        settings = args.focal_length, args.separate, args.obj, args.smooth
+        demo = Demo(predictor, body, find, output_dir, *settings, span, stop)
         page = demo.run(inputs, f"Weights: {predictor.origin} Body: {body.name}.")
     if demo.seconds:
         first, rest = demo.seconds[0], demo.seconds[1:]

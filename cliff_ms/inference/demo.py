@@ -25,6 +25,7 @@ from cliff_ms.io.files import atomic_path
 from cliff_ms.io.images import read_image, write_image
 from cliff_ms.io.video import VideoReader, VideoWriter, is_video
 from cliff_ms.runtime import StopRequest
+from cliff_ms.visual.browser import Clip
 from cliff_ms.visual.gltf import write_animation
 from cliff_ms.visual.meshes import person_mesh, write_glb, write_obj
 from cliff_ms.visual.motion import Track, write_amass, write_bvh
@@ -163,23 +164,46 @@ class Demo:
         files = {"parameters": f"{path.stem}_cliff.npz"} | self._write_meshes(path, people, colours)
         rows = describe(people)
         self.rows += [{"file": path.name, **row} for row in rows]
-        return PageEntry(path.name, overlay, side, _page_people(people, colours, rows), files, note=note)
+        shown = [Person(*person) for person in zip(people.vertices, colours, rows, strict=True)]
+        return PageEntry(path.name, overlay, side, shown, files, note)
 
     def _video(self, path: Path) -> Callable[[], PageEntry]:
+        moments, focal_source = self._watch(path)
+        clip, arrays, poster = self._draw_video(path, moments)
+        moments = moments[: len(clip.frames)]
+        joined = self._save(path, arrays)
+        tracks = tracks_of(moments, self.body, _colour)
+        files = {"parameters": f"{path.stem}_cliff.npz"}
+        files |= self._write_motion(path, tracks, moments[0].people, clip.fps)
+        self.rows.append({"file": path.name, "person": f"{len(tracks)} in {len(moments)} frames"})
+        note = f"people {self.find.source}; focal length {moments[0].people.focal_length:.0f} px, {focal_source}"
+        note += _fit_note(joined["fit_sigma"], joined["error_2d"])
+        log.info("%s: %s", path, note)
+        people = [Person(track, track.colour, _describe_track(track, joined)) for track in tracks]
+        entry = PageEntry(path.name, poster, None, people, files, note, clip)
+        return lambda: entry
+
+    def _watch(self, path: Path) -> tuple[list[Moment], str]:
+        """Everybody in a video, until it ends or the run is stopped, and where the focal length comes from."""
         focal_length, focal_source = (
             (self.focal_length, "as given") if isinstance(self.focal_length, float) else (None, ESTIMATED)
         )
-        find = self.find.in_video(path)
-        watched = watch(path, self.span, find, self.predictor, focal_length, self.find.numbers)
         moments = []
-        for moment in tqdm(watched, f"{path.name}: finding", leave=False):
-            moments.append(moment)
-            self.stop.listen()
-            if self.stop.signal is not None:
-                break
+        with VideoReader(path) as reader:
+            find = self.find.in_video(path)
+            watched = watch(reader, self.span, find, self.predictor, focal_length, self.find.numbers)
+            for moment in tqdm(watched, f"{path.name}: finding", leave=False):
+                moments.append(moment)
+                self.stop.listen()
+                if self.stop.signal is not None:
+                    break
         if self.smooth:
-            moments = over_time(moments, self.predictor)
-        arrays, shown = [], None
+            moments = over_time(moments, self.predictor, self.span.longest_absence(reader.fps))
+        return moments, focal_source
+
+    def _draw_video(self, path: Path, moments: list[Moment]) -> tuple[Clip, list[dict[str, np.ndarray]], np.ndarray]:
+        """Write the overlay, until the run is stopped: what it shows, its rows of the npz, a frame to stand for it."""
+        arrays, poster = [], None
         output = self._output(path, "overlay.mp4")
         times = np.array([moment.time for moment in moments])
         with (
@@ -191,36 +215,18 @@ class Demo:
             frames = ((image, self._pose(moment), moment) for moment, (_, _, image) in seen)
             drawn = in_order(drawers, self._draw_moment, frames, AHEAD)
             stopped_before = self.stop.signal is not None
-            shown_for = iter(showings(times, fps))
+            shown_for = showings(times, fps)
             for people, overlay, moment in tqdm(drawn, f"{path.name}: drawing", len(moments), leave=False):
-                for _ in range(next(shown_for)):
+                for _ in range(shown_for[len(arrays)]):
                     writer.write(overlay)
                 arrays.append(_moment_arrays(people, moment, path.name))
-                if shown is None or (len(people) and not len(shown[0])):
-                    shown = people, overlay, moment  # the first frame with somebody in it stands for the video
+                if poster is None or (len(people) and not any(len(rows["frame"]) for rows in arrays[:-1])):
+                    poster = overlay  # the first frame with somebody in it
                 if self.stop.signal is not None and not stopped_before:
                     break
-        self._save(path, arrays)
-        tracks = tracks_of(moments, self.body, _colour)
-        files = {"parameters": f"{path.stem}_cliff.npz"}
-        files |= self._write_motion(path, tracks, moments[0].people, fps)
-        people, overlay, moment = shown
-        colours = [_colour(track) for track in moment.tracks]
-        self.rows.append({"file": path.name, "person": f"{len(tracks)} in {len(moments)} frames"})
-        note = f"people {self.find.source}; focal length {people.focal_length:.0f} px, {focal_source}"
-        note += _fit_note(*(np.concatenate([a[key] for a in arrays]) for key in ("fit_sigma", "error_2d")))
-        log.info("%s: %s", path, note)
-        rows = [row | {"person": int(track)} for row, track in zip(describe(people), moment.tracks, strict=True)]
-        entry = PageEntry(
-            path.name,
-            overlay,
-            self._side(people, colours),
-            _page_people(people, colours, rows),
-            files,
-            output.name,
-            note,
-        )
-        return lambda: entry
+        numbers = np.array([moment.frame for moment in moments[: len(arrays)]])
+        starts = np.cumsum(shown_for[: len(arrays)]) - shown_for[: len(arrays)]
+        return Clip(output.name, fps, numbers, starts), arrays, poster
 
     def _write_meshes(self, path: Path, people: People, colours: Sequence[Colour]) -> dict[str, str]:
         """The people of a photo in 3D: what is in a file -> its name."""
@@ -275,10 +281,11 @@ class Demo:
         meshes = list(zip(people.vertices, colours, strict=True))
         return render_side(meshes, self.body.faces, people.focal_length, people.img_hw)
 
-    def _save(self, path: Path, arrays: list[dict[str, np.ndarray]]) -> None:
+    def _save(self, path: Path, arrays: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
         joined = {key: np.concatenate([a[key] for a in arrays]) for key in arrays[0]}
         with atomic_path(self._output(path, "cliff.npz")) as temporary:
             np.savez_compressed(temporary, **joined)
+        return joined
 
     def _output(self, path: Path, ending: str) -> Path:
         return self.output_dir / f"{path.stem}_{ending}"
@@ -303,6 +310,22 @@ def describe(people: People) -> list[dict]:
             }
         )
     return rows
+
+
+def _describe_track(track: Track, arrays: dict[str, np.ndarray]) -> dict:
+    """What the page says of a person of a video, over all frames; the last two as in `describe`."""
+    own = arrays["track_id"] == track.number
+    depths = track.translation[:, 2] + track.rig.joints[0, 2]
+    quality = {"2D error (%)": arrays["error_2d"][own], "fit noise (%)": arrays["fit_sigma"][own]}
+    return {
+        "person": track.number,
+        "frames": len(track.frames),
+        "from (s)": float(track.times[0]),
+        "to (s)": float(track.times[-1]),
+        "nearest (m)": float(depths.min()),
+        "farthest (m)": float(depths.max()),
+        **{name: 100 * float(np.nanmean(values)) for name, values in quality.items() if np.isfinite(values).any()},
+    }
 
 
 def _fit_note(fit_sigma: np.ndarray, error_2d: np.ndarray) -> str:
@@ -333,10 +356,6 @@ def _rate(times: np.ndarray, stated: float) -> float:
     usual = np.median(gaps)
     # Their mean: some containers round times to ms, and 33 ms in place of 33.3 is a frame too many in a hundred.
     return float(1 / gaps[np.abs(gaps - usual) <= usual / 2].mean())
-
-
-def _page_people(people: People, colours: Sequence[Colour], rows: list[dict]) -> list[Person]:
-    return [Person(*person) for person in zip(people.vertices, colours, rows, strict=True)]
 
 
 def _colour(k: int) -> Colour:

@@ -55,11 +55,13 @@ class Span(NamedTuple):
         start: s, of the first frame.
         end: s, before which the last one is.
         every: Frames from one to the next.
+        max_gap: Frames that somebody may be out of sight and keep her number; None for half a second of them.
     """
 
     start: float = 0.0
     end: float = math.inf
     every: int = 1
+    max_gap: int | None = None
 
     def frames(self, reader: VideoReader) -> Iterator[tuple[int, float, np.ndarray]]:
         """Number, time in s and image of each frame."""
@@ -69,9 +71,13 @@ class Span(NamedTuple):
             if time >= self.start and number % self.every == 0:
                 yield number, time, image
 
+    def longest_absence(self, fps: float) -> float:
+        """`max_gap` in s, of a video of that many frames a second."""
+        return MAX_GAP if self.max_gap is None else (self.max_gap + 1.5) / fps
+
 
 def watch(
-    path: Path,
+    reader: VideoReader,
     span: Span,
     find: FindInFrame,
     predictor: Predictor,
@@ -83,7 +89,7 @@ def watch(
     What is wrong with a frame or a row costs that one only, and is said at the end.
 
     Args:
-        path: The video.
+        reader: The video.
         span: Which part of it.
         find: Where its people are.
         predictor: What estimates the bodies.
@@ -94,31 +100,34 @@ def watch(
         The frames.
 
     Raises:
-        InputError: A file that is no video; no frame at all that could be used; bad weights.
+        InputError: A video that cannot be decoded; no frame at all that could be used; bad weights.
     """
-    tracker, problems, used = Tracker(taken), _Problems(path), 0
-    with VideoReader(path) as reader, ThreadPoolExecutor(1) as finder:
+    tracker, problems = Tracker(taken, span.longest_absence(reader.fps)), _Problems(reader.path)
+    used = 0
 
-        def look(frame: int, time: float, image: np.ndarray) -> tuple[int, float, np.ndarray, Detections | str]:
-            try:
-                people = find(image, frame)
-            except InputError as error:
-                return frame, time, image, str(error)
-            inside = boxes_in_image(people.boxes, image.shape[:2])
-            problems.note_rows(frame, np.flatnonzero(~inside))
-            return frame, time, image, people.take(np.flatnonzero(inside))
+    def look(frame: int, time: float, image: np.ndarray) -> tuple[int, float, np.ndarray, Detections | str]:
+        try:
+            people = find(image, frame)
+        except InputError as error:
+            return frame, time, image, str(error)
+        inside = boxes_in_image(people.boxes, image.shape[:2])
+        problems.note_rows(frame, np.flatnonzero(~inside))
+        return frame, time, image, people.take(np.flatnonzero(inside))
 
-        for number, time, image, people in in_order(finder, look, span.frames(reader), AHEAD):
-            if isinstance(people, str):
-                problems.note_frame(number, people)
-                people = Detections(np.zeros((0, 4)), np.zeros(0))
-            else:
-                used += 1
-            estimate = predictor.estimate(image, people, focal_length)
-            yield Moment(number, time, estimate, tracker(time, _sighting(estimate)))
-    problems.report()
+    try:
+        with ThreadPoolExecutor(1) as finder:
+            for number, time, image, people in in_order(finder, look, span.frames(reader), AHEAD):
+                if isinstance(people, str):
+                    problems.note_frame(number, people)
+                    people = Detections(np.zeros((0, 4)), np.zeros(0))
+                else:
+                    used += 1
+                estimate = predictor.estimate(image, people, focal_length)
+                yield Moment(number, time, estimate, tracker(time, _sighting(estimate)))
+    finally:  # also of a run that is stopped
+        problems.report()
     if not used:
-        raise InputError(problems.first or f"Video '{path}' has no frame from {span.start:g} to {span.end:g} s.")
+        raise InputError(problems.first or f"Video '{reader.path}' has no frame from {span.start:g} to {span.end:g} s.")
 
 
 def showings(times: np.ndarray, fps: float) -> np.ndarray:
@@ -126,12 +135,13 @@ def showings(times: np.ndarray, fps: float) -> np.ndarray:
     return np.diff(np.round((np.append(times, times[-1] + 1 / fps) - times[0]) * fps)).astype(int)
 
 
-def over_time(moments: list[Moment], predictor: Predictor) -> list[Moment]:
+def over_time(moments: list[Moment], predictor: Predictor, longest_absence: float) -> list[Moment]:
     """Fit every person over time, and put her into the frames between that she was not found in.
 
     Args:
         moments: All frames.
         predictor: What estimated them.
+        longest_absence: s that she may be out of sight between two of them.
 
     Returns:
         The same frames.
@@ -139,7 +149,7 @@ def over_time(moments: list[Moment], predictor: Predictor) -> list[Moment]:
     parts: list[list[tuple[int, Estimate]]] = [[] for _ in moments]  # of each frame, track and a person
     for track in np.unique(np.concatenate([moment.tracks for moment in moments])).tolist():
         found = {k: int(rows[0]) for k, m in enumerate(moments) if len(rows := np.flatnonzero(m.tracks == track))}
-        for run in _without_absences(list(found), moments):
+        for run in _without_absences(list(found), moments, longest_absence):
             frames = range(run[0], run[-1] + 1)
             times, seen = np.array([moments[k].time for k in frames]), np.isin(frames, run)
             person = _with_gaps(_joined([_rows(moments[k].people, [found[k]]) for k in run]), times, seen)
@@ -177,10 +187,10 @@ def tracks_of(moments: list[Moment], body: Body, colour: Callable[[int], tuple[f
     return tracks
 
 
-def _without_absences(frames: list[int], moments: list[Moment]) -> list[list[int]]:
+def _without_absences(frames: list[int], moments: list[Moment], longest: float) -> list[list[int]]:
     """The frames that somebody is in, cut where she is away for so long that nobody knows what she does."""
     times = np.array([moments[k].time for k in frames])
-    cuts = np.flatnonzero(np.diff(times) > MAX_GAP) + 1
+    cuts = np.flatnonzero(np.diff(times) > longest) + 1
     return [part.tolist() for part in np.split(np.array(frames), cuts)]
 
 

@@ -141,7 +141,7 @@ def _add_person(glb: _Glb, track: Track) -> int:
     rig, motion, name = track.rig, y_up_motion(track), f"person_{track.number}"
     places = rig.joints - rig.joints[rig.parents]
     places[0] = motion.pelvis[0]
-    turns = _continuous_quaternions(motion.rotmats[:1])[0]
+    turns = continuous_quaternions(motion.rotmats[:1])[0]
     person = glb.add("nodes", name=name)
     body = glb.add("nodes", name=f"{name}_body", mesh=_add_mesh(glb, track, name))
     first = body + 1
@@ -159,7 +159,7 @@ def _curves(glb: _Glb, track: Track, person: int, end: float, frame_time: float)
     """How the nodes of `_add_person` move."""
     motion, first = y_up_motion(track), person + 2
     moments = glb.store(track.times.astype(np.float32))
-    turns = _continuous_quaternions(motion.rotmats)  # (T, 24, 4)
+    turns = continuous_quaternions(motion.rotmats)  # (T, 24, 4)
     curves = [_Curve(first, "translation", moments, glb.store(motion.pelvis.astype(np.float32)))]
     curves += [
         _Curve(first + joint, "rotation", moments, glb.store(turns[:, joint])) for joint in range(turns.shape[1])
@@ -203,7 +203,7 @@ def _add_skin(glb: _Glb, rig: Rig, name: str, first: int) -> int:
     return glb.add("skins", name=name, joints=joints, skeleton=first, inverseBindMatrices=glb.store(inverse_bind))
 
 
-def _continuous_quaternions(rotmats: np.ndarray) -> np.ndarray:
+def continuous_quaternions(rotmats: np.ndarray) -> np.ndarray:
     """Quaternions x, y, z, w (T, J, 4), float32, on the side of the one before: programs interpolate them by number."""
     turns = Rotation.from_matrix(rotmats.reshape(-1, 3, 3)).as_quat().reshape(*rotmats.shape[:2], 4)
     agree = (turns[1:] * turns[:-1]).sum(-1, keepdims=True) >= 0

@@ -174,6 +174,21 @@ def test_nobody_is_made_up_where_somebody_with_a_number_is_away_for_long(body, t
     assert arrays["frame"].tolist() == [0, 1, 2, 3, 17, 18] and (arrays["track_id"] == 5).all()
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("graph_mode")
+@pytest.mark.parametrize(("max_gap", "people"), [(2, 2), (3, 1), (None, 1)])
+def test_who_is_away_for_more_frames_than_asked_for_is_somebody_new(body, tmp_path, max_gap, people):
+    write_clip(tmp_path / "clip.mp4", 10)
+    rows = {f"{frame}.jpg": [] if frame in (3, 4, 5) else [[10, 10, 60, 110]] for frame in range(10)}
+    (tmp_path / "boxes.json").write_text(json.dumps(rows))
+    run = make_demo(body, Finder(boxes=read_boxes(tmp_path / "boxes.json"), boxes_file=Path("boxes.json")), tmp_path)
+    run.span = Span(max_gap=max_gap)
+    run.run([tmp_path / "clip.mp4"], "")
+    arrays = np.load(tmp_path / "clip_cliff.npz")
+    assert len(set(arrays["track_id"].tolist())) == people
+    assert len(arrays["frame"]) == (7 if people == 2 else 10)  # who was away for a short time is put in between
+
+
 def test_frames_are_shown_at_their_times():
     times = np.array([1.0, 1.1, 1.2, 1.5, 1.52, 1.6])
     assert showings(times, 10).tolist() == [1, 1, 3, 0, 1, 1]

@@ -11,12 +11,13 @@ import pytest
 import trimesh
 
 from cliff_ms.visual import meshes, page
-from tests.toys.motion import Gltf
+from tests.toys.body import toy_body
+from tests.toys.motion import Gltf, make_track
 
 BALL = trimesh.creation.icosphere(subdivisions=2, radius=0.5)
 FACES = np.asarray(BALL.faces)
 VERTICES = np.float32(BALL.vertices * (1, 2, 0.5) + (0.3, -0.2, 4))  # camera frame
-VOID = {"meta", "img", "br", "link"}
+VOID = {"meta", "img", "br", "link", "input"}
 
 
 class Page(HTMLParser):
@@ -57,6 +58,13 @@ def entry(title="a.jpg", people=1, size=(30, 40), **more):
     return page.PageEntry(title, picture, picture, group, **more)
 
 
+def film(path="film 1.mp4"):
+    track = make_track(toy_body(), np.tile(np.eye(3), (2, 24, 1, 1)), 0, range(3))
+    clip = page.Clip(path, 30.0, np.arange(3), np.arange(3))
+    picture = np.zeros((30, 40, 3), np.uint8)
+    return page.PageEntry("a film", picture, None, [page.Person(track, track.colour, {"person": 0})], clip=clip)
+
+
 def test_glb_keeps_geometry_order_and_turns_y_up(tmp_path):
     people = [meshes.person_mesh(VERTICES + (k, 0, 0), FACES, (0.2, 0.4, 1.0)) for k in range(3)]
     meshes.write_glb(tmp_path / "scene.glb", {f"person_{k}": mesh for k, mesh in enumerate(people)}, 500.0, (480, 640))
@@ -91,15 +99,18 @@ def test_obj_reads_back(tmp_path):
 def test_page_stands_alone_and_holds_everything(tmp_path):
     entries = [
         entry("a.jpg", 2, files={"mesh": "sub dir/a #1.glb"}),
-        entry("big.png", 0, (2000, 1000), video="clip.mp4"),
+        entry("big.png", 0, (2000, 1000)),
+        film(),
     ]
+    (tmp_path / "film 1.mp4").write_bytes(b"a small video")
     page.write_page(tmp_path / "index.html", iter(entries), FACES, "Two pictures", "No model.")
     shown = Page(tmp_path / "index.html")
 
     links = [attrs.get("src") or attrs.get("href") for _, attrs in shown.tags if "src" in attrs or "href" in attrs]
     pictures = [link for link in links if link.startswith("data:image/jpeg;base64,")]
-    assert sorted(set(links) - set(pictures)) == ["#e0", "#e1", "clip.mp4", "sub%20dir/a%20%231.glb"]
-    assert {attrs.get("id") for attrs in shown.all("article")} == {"e0", "e1"}
+    video = "data:video/mp4;base64," + base64.b64encode(b"a small video").decode()
+    assert sorted(set(links) - set(pictures)) == ["#e0", "#e1", "#e2", video, "sub%20dir/a%20%231.glb"]
+    assert {attrs.get("id") for attrs in shown.all("article")} == {"e0", "e1", "e2"}
     assert "http" not in (tmp_path / "index.html").read_text().replace("http-equiv", "")
 
     decoded = [cv2.imdecode(np.frombuffer(base64.b64decode(p.split(",")[1]), np.uint8), 1) for p in pictures]
@@ -108,7 +119,7 @@ def test_page_stands_alone_and_holds_everything(tmp_path):
     for text in ("Two pictures", "No model.", "distance (m)", "4.00", "1, 2, 31, 28", "\u2013", "Nobody here."):
         assert text in shown.words
 
-    (scene,) = shown.scenes()
+    scene = shown.scenes()[0]
     for k, person in enumerate(scene["people"]):
         quantised = np.frombuffer(base64.b64decode(person["vertices"]), "<i2").reshape(-1, 3)
         restored = quantised * person["place"][3] + person["place"][:3]
@@ -131,11 +142,13 @@ def test_faces_are_packed_without_overflow(tmp_path, rows, size):
 def test_names_cannot_become_markup(tmp_path):
     nasty = '</h2><script>alert("1")</script> {{nav}} {% endfor %} & \udcff.jpg'
     person = page.Person(VERTICES, (1, 1, 1), {nasty: nasty})
-    plain = entry(nasty, files={nasty: nasty}, video="javascript:alert(1)")
-    shown = page.PageEntry(nasty, plain.overlay, plain.side, [person], plain.files, plain.video)
-    page.write_page(tmp_path / "index.html", [shown, shown], FACES, nasty, nasty)
+    plain = entry(nasty, files={nasty: nasty})
+    clip = page.Clip("javascript:alert(1)", 10.0, np.arange(3), np.arange(3))
+    shown = page.PageEntry(nasty, plain.overlay, plain.side, [person], plain.files)
+    other = page.PageEntry(nasty, plain.overlay, None, [person], plain.files, clip=clip)
+    page.write_page(tmp_path / "index.html", [shown, other], FACES, nasty, nasty)
     shown = Page(tmp_path / "index.html")
-    assert len(shown.all("script")) == 4  # faces, two scenes, the viewer
+    assert len(shown.all("script")) == 5  # faces, two scenes, timing, player and viewer
     assert shown.all("video")[0]["src"] == "javascript%3Aalert%281%29"  # a relative path, not a scheme
     assert (
         shown.words.count('</h2><script>alert("1")</script> {{nav}} {% endfor %} & ') == 13
@@ -163,6 +176,19 @@ def test_limits_are_kept_and_stated(tmp_path, monkeypatch):
     assert "pictures without a 3D view: 2." in shown.words
     page.write_page(tmp_path / "index.html", [entry()], FACES, "", "")
     assert "The page ends" not in Page(tmp_path / "index.html").words
+
+
+def test_long_videos_are_not_packed_into_the_page(tmp_path, monkeypatch):
+    for name in ("film 1.mp4", "film 2.mp4"):
+        (tmp_path / name).write_bytes(bytes(100))
+    monkeypatch.setattr(page, "MAX_VIDEO", 150)
+    monkeypatch.setattr(page, "MAX_POSES", 3)
+    page.write_page(tmp_path / "index.html", [film(), film("film 2.mp4"), film("gone.mp4")], FACES, "", "")
+    shown = Page(tmp_path / "index.html")
+    inside, *beside = [attrs["src"] for attrs in shown.all("video")]
+    assert inside.startswith("data:") and beside == ["film%202.mp4", "gone.mp4"]
+    assert len(shown.scenes()) == 1 + 3  # one scene, and the timing of each
+    assert "pictures without a 3D view: 2." in shown.words
 
 
 def test_a_failure_leaves_the_old_page(tmp_path):

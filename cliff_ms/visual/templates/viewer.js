@@ -5,12 +5,26 @@
   const VERTEX = `#version 300 es
     layout(location = 0) in vec3 position;
     layout(location = 1) in vec3 normal;
+    layout(location = 2) in uvec4 joints;
+    layout(location = 3) in vec4 weights;
     uniform mat4 view, projection;
     uniform vec4 place;  // offset in m, metres per unit
+    uniform bool moved;
+    uniform vec4 bones[72];  // three rows of each of 24 joints: from the body at rest to the world
     out vec3 n;
     void main() {
-      n = mat3(view) * normal;
-      gl_Position = projection * view * vec4(place.xyz + place.w * position, 1.0);
+      mat4 bone = mat4(1.0);
+      if (moved) {
+        vec4 rows[3];
+        for (int k = 0; k < 3; k++) {
+          rows[k] = vec4(0.0);
+          for (int j = 0; j < 4; j++) rows[k] += weights[j] * bones[3u * joints[j] + uint(k)];
+          rows[k] /= dot(weights, vec4(1.0));
+        }
+        bone = transpose(mat4(rows[0], rows[1], rows[2], vec4(0.0, 0.0, 0.0, 1.0)));
+      }
+      n = mat3(view) * mat3(bone) * normal;
+      gl_Position = projection * view * bone * vec4(place.xyz + place.w * position, 1.0);
     }`;
   const FRAGMENT = `#version 300 es
     precision highp float;
@@ -55,7 +69,7 @@
   gl.linkProgram(program);
   if (!gl.getProgramParameter(program, gl.LINK_STATUS)) return say("The 3D view could not start in this browser.");
   gl.useProgram(program);
-  const at = Object.fromEntries(["view", "projection", "place", "colour", "lit"].map((k) => [k, gl.getUniformLocation(program, k)]));
+  const at = Object.fromEntries(["view", "projection", "place", "colour", "lit", "moved", "bones"].map((k) => [k, gl.getUniformLocation(program, k)]));
   const fill = (target, data) => {
     const buffer = gl.createBuffer();
     gl.bindBuffer(target, buffer);
@@ -86,6 +100,45 @@
     return n; // the shader normalises
   }
 
+  // What moves the skin of a body in one of its poses: three rows of each joint's matrix, and where the joints are.
+  function bonesOf(person, parents, row) {
+    const bones = new Float32Array(12 * parents.length), places = [];
+    parents.forEach((parent, joint) => {
+      const rest = person.joints[joint], at = 4 * (row * parents.length + joint);
+      const [x, y, z, w] = Array.from(person.turns.subarray(at, at + 4), (value) => value / 32767);
+      let turn = [
+        [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
+        [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
+        [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
+      ];
+      places[joint] = [...person.pelvis.subarray(3 * row, 3 * row + 3)];
+      if (joint) {
+        const above = [0, 1, 2].map((k) => bones.subarray(12 * parent + 4 * k, 12 * parent + 4 * k + 4));
+        places[joint] = above.map((line) => dot(line, rest) + line[3]);
+        turn = above.map((line) => [0, 1, 2].map((column) => line[0] * turn[0][column] + line[1] * turn[1][column] + line[2] * turn[2][column]));
+      }
+      turn.forEach((line, k) => bones.set([...line, places[joint][k] - dot(line, rest)], 12 * joint + 4 * k));
+    });
+    return { bones, places };
+  }
+
+  // Around all that people do, by some hundred of their poses; the skin is within a hand of the joints.
+  function boundsOf(people, parents) {
+    const [low, high] = [[Infinity, Infinity, Infinity], [-Infinity, -Infinity, -Infinity]];
+    for (const person of people) {
+      const count = person.pelvis.length / 3, step = Math.ceil(count / 100);
+      for (let row = 0; row < count; row += step) {
+        for (const place of bonesOf(person, parents, row).places) {
+          place.forEach((value, k) => {
+            low[k] = Math.min(low[k], value - 0.1);
+            high[k] = Math.max(high[k], value + 0.1);
+          });
+        }
+      }
+    }
+    return { low, high };
+  }
+
   // A level grid under the lowest foot, from the people to the camera, and the camera as a small pyramid.
   function linesOf(low, high) {
     const [x0, x1, z0, z1] = [Math.min(low[0], 0), Math.max(high[0], 0), low[2], Math.max(high[2], 0)];
@@ -101,16 +154,23 @@
 
   function open(slot) {
     if (scene) {
-      scene.people.forEach((person) => { gl.deleteBuffer(person.positions); gl.deleteBuffer(person.normals); });
-      gl.deleteBuffer(scene.lines.buffer);
+      scene.buffers.forEach((buffer) => gl.deleteBuffer(buffer));
       scene.slot.querySelector("button").hidden = false;
     }
     const data = JSON.parse(slot.parentElement.querySelector("script").textContent);
-    scene = { slot, low: data.low, high: data.high, lines: linesOf(data.low, data.high), people: data.people.map((person) => {
-      const positions = new Int16Array(bytes(person.vertices));
-      return { place: person.place, colour: person.colour, positions: fill(gl.ARRAY_BUFFER, positions), normals: fill(gl.ARRAY_BUFFER, normalsOf(positions)) };
-    }) };
-    box.querySelector(".scale").textContent = `grid: ${scene.lines.step} m`;
+    const buffers = [];
+    const keep = (array) => { buffers.push(fill(gl.ARRAY_BUFFER, array)); return buffers.at(-1); };
+    const people = data.people.map((person) => {
+      const vertices = new Int16Array(bytes(person.vertices));
+      const moves = data.parents && { turns: new Int16Array(bytes(person.turns)), pelvis: new Float32Array(bytes(person.pelvis)) };
+      return { ...person, ...moves, vertices: keep(vertices), normals: keep(normalsOf(vertices)) };
+    });
+    const influences = data.parents && { joints: keep(new Uint8Array(bytes(data.joints))), weights: keep(new Uint8Array(bytes(data.weights))) };
+    const { low, high } = data.parents ? boundsOf(people, data.parents) : data;
+    const lines = linesOf(low, high);
+    buffers.push(lines.buffer);
+    scene = { slot, low, high, lines, people, buffers, parents: data.parents, influences };
+    box.querySelector(".scale").textContent = `grid: ${lines.step} m`;
     slot.querySelector("button").hidden = true;
     slot.append(box);
     look("3/4");
@@ -167,18 +227,33 @@
     gl.enableVertexAttribArray(0);
     gl.enableVertexAttribArray(1);
     gl.bindBuffer(gl.ELEMENT_ARRAY_BUFFER, faceBuffer);
-    for (const person of scene.people) {
+    gl.uniform1i(at.moved, scene.parents ? 1 : 0);
+    if (scene.parents) {
+      gl.enableVertexAttribArray(2);
+      gl.enableVertexAttribArray(3);
+      gl.bindBuffer(gl.ARRAY_BUFFER, scene.influences.joints);
+      gl.vertexAttribIPointer(2, 4, gl.UNSIGNED_BYTE, 0, 0);
+      gl.bindBuffer(gl.ARRAY_BUFFER, scene.influences.weights);
+      gl.vertexAttribPointer(3, 4, gl.UNSIGNED_BYTE, true, 0, 0);
+    }
+    for (const [k, person] of scene.people.entries()) {
+      if (scene.parents) {
+        const row = scene.slot.poses[k]; // set by the player
+        if (row < 0) continue;
+        gl.uniform4fv(at.bones, bonesOf(person, scene.parents, row).bones);
+      }
       gl.uniform4fv(at.place, person.place);
       gl.uniform4f(at.colour, ...person.colour, 1);
-      gl.bindBuffer(gl.ARRAY_BUFFER, person.positions);
+      gl.bindBuffer(gl.ARRAY_BUFFER, person.vertices);
       gl.vertexAttribPointer(0, 3, gl.SHORT, false, 0, 0);
       gl.bindBuffer(gl.ARRAY_BUFFER, person.normals);
       gl.vertexAttribPointer(1, 3, gl.FLOAT, false, 0, 0);
       gl.drawElements(gl.TRIANGLES, faces.length, packed.bytes === 2 ? gl.UNSIGNED_SHORT : gl.UNSIGNED_INT, 0);
     }
     gl.uniform1i(at.lit, 0);
+    gl.uniform1i(at.moved, 0);
     gl.uniform4f(at.place, 0, 0, 0, 1);
-    gl.disableVertexAttribArray(1);
+    for (const attribute of [1, 2, 3]) gl.disableVertexAttribArray(attribute);
     gl.bindBuffer(gl.ARRAY_BUFFER, scene.lines.buffer);
     gl.vertexAttribPointer(0, 3, gl.FLOAT, false, 0, 0);
     gl.uniform4f(at.colour, 0.5, 0.54, 0.6, 0.5);
@@ -229,6 +304,7 @@
   slots.forEach((slot) => {
     const button = Object.assign(document.createElement("button"), { type: "button", textContent: "Show in 3D" });
     button.addEventListener("click", () => open(slot));
+    slot.addEventListener("pose", () => scene.slot === slot && draw());
     slot.replaceChildren(button);
   });
   open(slots[0]);
