@@ -60,7 +60,8 @@ def film(browser, body, tracks, tmp_path_factory):
     clip = Clip("film.mp4", FPS, 2 * np.arange(FRAMES), np.arange(FRAMES))
     people = [page.Person(track, track.colour, {"person": track.number}) for track in tracks]
     still = np.full((*IMG_HW, 3), 90, np.uint8)
-    photo = page.PageEntry("a photo", still, still, [])
+    posed = reference_smpl(body, tracks[1].betas, tracks[1].rotmats[0])[0] + tracks[1].translation[0]
+    photo = page.PageEntry("a photo", still, still, [page.Person(posed, COLOURS[1], {"person": 0})])
     page.write_page(
         folder / "index.html", [page.PageEntry("film", still, None, people, clip=clip), photo], body.faces, "", ""
     )
@@ -73,6 +74,7 @@ def film(browser, body, tracks, tmp_path_factory):
     shown.goto((folder / "index.html").as_uri())
     shown.wait_for_function("document.querySelector('video').readyState >= 2")
     yield shown
+    assert shown.evaluate("document.querySelector('.viewer canvas').getContext('webgl2').getError()") == 0
     assert shown.complaints == []
     assert all(url.startswith(("file:", "data:")) for url in shown.requests)
 
@@ -100,7 +102,7 @@ def frame_of_video(film):
 def coloured(film):
     """Which pixels of the 3D view show each of the two people."""
     url = film.evaluate(
-        """() => new Promise(done => { document.querySelector('.slot').dispatchEvent(new Event('pose'));
+        """() => new Promise(done => { for (const slot of document.querySelectorAll('.slot')) slot.dispatchEvent(new Event('pose'));
         requestAnimationFrame(() => done(document.querySelector('.viewer canvas').toDataURL())); })"""
     )
     picture = cv2.imdecode(np.frombuffer(base64.b64decode(url.split(",")[1]), np.uint8), 1)[..., ::-1]
@@ -200,3 +202,22 @@ def test_pictures_are_enlarged(film):
     assert film.locator("dialog img").get_attribute("src") == picture.get_attribute("src")
     film.keyboard.press("Escape")
     assert not film.locator("dialog").is_visible()
+
+
+def test_bodies_of_photos_and_videos_share_one_view(film):
+    film.get_by_role("button", name="Show in 3D").click()
+    first, second = coloured(film)
+    assert not first.any() and second.mean() > 0.02
+    film.get_by_role("button", name="Show in 3D").click()
+    show_frame(film, 12)
+    assert all(seen.any() for seen in coloured(film))
+
+
+def test_a_view_is_filled_by_those_who_are_switched_on(film):
+    show_frame(film, 12)
+    film.get_by_role("button", name="Side", exact=True).click()
+    both = coloured(film)[0].sum()
+    film.locator("input[type=checkbox]").nth(1).uncheck()
+    film.get_by_role("button", name="Side", exact=True).click()
+    assert coloured(film)[0].sum() > 1.2 * both
+    film.locator("input[type=checkbox]").nth(1).check()

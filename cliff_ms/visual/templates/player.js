@@ -29,7 +29,7 @@
         spot.setAttribute("d", `M${x} ${y}h0`);
       });
       if (!slot) return;
-      slot.poses = rows;
+      Object.assign(slot, { poses: rows, chosen: boxes.map((box) => box.checked) });
       slot.dispatchEvent(new Event("pose"));
     }
 

@@ -77,6 +77,7 @@
     return buffer;
   };
   const faceBuffer = fill(gl.ELEMENT_ARRAY_BUFFER, faces);
+  gl.vertexAttribI4ui(2, 0, 0, 0, 0); // of what has no joints: of the shader's type, or nothing is drawn
   gl.enable(gl.DEPTH_TEST);
   gl.enable(gl.BLEND);
   gl.blendFunc(gl.ONE, gl.ONE_MINUS_SRC_ALPHA);
@@ -122,22 +123,24 @@
     return { bones, places };
   }
 
-  // Around all that people do, by some hundred of their poses; the skin is within a hand of the joints.
-  function boundsOf(people, parents) {
+  // Around all that somebody does, by some hundred of the poses; the skin is within a hand of the joints.
+  function boundsOf(person, parents) {
     const [low, high] = [[Infinity, Infinity, Infinity], [-Infinity, -Infinity, -Infinity]];
-    for (const person of people) {
-      const count = person.pelvis.length / 3, step = Math.ceil(count / 100);
-      for (let row = 0; row < count; row += step) {
-        for (const place of bonesOf(person, parents, row).places) {
-          place.forEach((value, k) => {
-            low[k] = Math.min(low[k], value - 0.1);
-            high[k] = Math.max(high[k], value + 0.1);
-          });
-        }
+    const count = person.pelvis.length / 3, step = Math.ceil(count / 100);
+    for (let row = 0; row < count; row += step) {
+      for (const place of bonesOf(person, parents, row).places) {
+        place.forEach((value, k) => {
+          low[k] = Math.min(low[k], value - 0.1);
+          high[k] = Math.max(high[k], value + 0.1);
+        });
       }
     }
     return { low, high };
   }
+  const boxAround = (boxes) => ({
+    low: [0, 1, 2].map((k) => Math.min(...boxes.map((box) => box.low[k]))),
+    high: [0, 1, 2].map((k) => Math.max(...boxes.map((box) => box.high[k]))),
+  });
 
   // A level grid under the lowest foot, from the people to the camera, and the camera as a small pyramid.
   function linesOf(low, high) {
@@ -160,16 +163,18 @@
     const data = JSON.parse(slot.parentElement.querySelector("script").textContent);
     const buffers = [];
     const keep = (array) => { buffers.push(fill(gl.ARRAY_BUFFER, array)); return buffers.at(-1); };
-    const people = data.people.map((person) => {
-      const vertices = new Int16Array(bytes(person.vertices));
-      const moves = data.parents && { turns: new Int16Array(bytes(person.turns)), pelvis: new Float32Array(bytes(person.pelvis)) };
-      return { ...person, ...moves, vertices: keep(vertices), normals: keep(normalsOf(vertices)) };
+    const people = data.people.map((packed) => {
+      const vertices = new Int16Array(bytes(packed.vertices));
+      const person = { ...packed, vertices: keep(vertices), normals: keep(normalsOf(vertices)) };
+      if (!data.parents) return person;
+      Object.assign(person, { turns: new Int16Array(bytes(packed.turns)), pelvis: new Float32Array(bytes(packed.pelvis)) });
+      return Object.assign(person, boundsOf(person, data.parents));
     });
     const influences = data.parents && { joints: keep(new Uint8Array(bytes(data.joints))), weights: keep(new Uint8Array(bytes(data.weights))) };
-    const { low, high } = data.parents ? boundsOf(people, data.parents) : data;
-    const lines = linesOf(low, high);
+    const whole = data.parents ? boxAround(people) : data;
+    const lines = linesOf(whole.low, whole.high);
     buffers.push(lines.buffer);
-    scene = { slot, low, high, lines, people, buffers, parents: data.parents, influences };
+    scene = { slot, whole, lines, people, buffers, parents: data.parents, influences };
     box.querySelector(".scale").textContent = `grid: ${lines.step} m`;
     slot.querySelector("button").hidden = true;
     slot.append(box);
@@ -189,9 +194,11 @@
     return ratio < 1 ? [tangent, tangent / ratio] : [tangent * ratio, tangent];
   }
 
-  // Look from there, as near as it can be with all corners of the people's box in the picture.
+  // Look from there, as near as it can be with all corners of the box around the people in the picture: those of a video
+  // who are switched on.
   function look(name) {
-    const { low, high } = scene;
+    const chosen = scene.parents ? scene.people.filter((_, k) => scene.slot.chosen[k]) : [];
+    const { low, high } = chosen.length ? boxAround(chosen) : scene.whole;
     [eye.yaw, eye.pitch] = VIEWS[name];
     eye.target = low.map((l, k) => (l + high[k]) / 2);
     const rows = axes(), tangents = fields();
@@ -238,7 +245,7 @@
     }
     for (const [k, person] of scene.people.entries()) {
       if (scene.parents) {
-        const row = scene.slot.poses[k]; // set by the player
+        const row = scene.slot.poses[k];
         if (row < 0) continue;
         gl.uniform4fv(at.bones, bonesOf(person, scene.parents, row).bones);
       }
