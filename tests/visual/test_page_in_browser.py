@@ -102,7 +102,8 @@ def frame_of_video(film):
 def coloured(film):
     """Which pixels of the 3D view show each of the two people."""
     url = film.evaluate(
-        """() => new Promise(done => { for (const slot of document.querySelectorAll('.slot')) slot.dispatchEvent(new Event('pose'));
+        """() => new Promise(done => {
+        for (const slot of document.querySelectorAll('.slot')) slot.dispatchEvent(new Event('pose'));
         requestAnimationFrame(() => done(document.querySelector('.viewer canvas').toDataURL())); })"""
     )
     picture = cv2.imdecode(np.frombuffer(base64.b64decode(url.split(",")[1]), np.uint8), 1)[..., ::-1]
