@@ -1,6 +1,6 @@
 """Time this project's parts against the PyTorch ones, on this machine, in one run, taking turns.
 
-    python scripts/benchmark.py [--only encoder,onnx,smpl,photo,fit,render,train,data,drift] [--repeats 10] [--output F]
+    python scripts/benchmark.py [--only SECTION,...] [--repeats 10] [--output F]
 
 Prints a Markdown table, and writes the same with all samples, versions and the machine as json. The time of a contest
 is the fastest of all calls: other load on the machine only ever adds time.
@@ -63,6 +63,12 @@ def _training(what: str, losses: bool) -> Contest:
     return Contest("train", title, "mindspore_train", "torch_train", arguments, goal=0.95, slow=True)
 
 
+def _film(frames: int, found: bool, engine: str, rival: str | None = None) -> Contest:
+    title = f"720p film of {frames} frames and two people, {'found' if found else 'keypoints given'}, {engine}"
+    arguments = {"frames": frames, "found": found, "engine": engine}
+    return Contest("video", title, "demo_video", rival, arguments, slow=True)
+
+
 def _keypoints(batch: int) -> dict:
     return {"encoder": "keypoints", "batch": batch, "losses": True}
 
@@ -93,6 +99,11 @@ CONTESTS = [
         )
         for people in (1, 3, 8)
     ),
+    _film(100, False, "onnxruntime", "script_video"),
+    _film(100, False, "mindspore"),
+    _film(100, True, "onnxruntime"),
+    _film(100, True, "mindspore"),
+    _film(1000, False, "onnxruntime"),
     *(
         Contest(
             "fit",
@@ -158,6 +169,10 @@ class Contender:
         self.process.stdin.close()
         self.process.wait()
 
+    def peak_memory(self) -> float:
+        """MB that were resident at most, on Linux."""
+        return _status(self.process.pid, "VmHWM")
+
 
 @contextlib.contextmanager
 def _started(names: list[str], arguments: dict, folder: Path) -> Iterator[list[Contender]]:
@@ -176,9 +191,10 @@ def prepare(contests: list[Contest], folder: Path) -> None:
     if any(contest.section == "data" for contest in contests):
         with _started(["make_pictures"], {}, folder):
             pass
-    if any(contest.section == "fit" for contest in contests):
-        with _started(["prepare_fit"], {}, folder):
-            pass
+    for section in ("fit", "video"):
+        if any(contest.section == section for contest in contests):
+            with _started([f"prepare_{section}"], {}, folder):
+                pass
     batches: dict[str, list[int]] = {}
     for contest in contests:
         if contest.rival and "encoder" in contest.arguments:
@@ -233,8 +249,7 @@ def watch(contest: Contest, folder: Path) -> dict:
             before = _processor_seconds(contender)
             contender.take_turn(100)
             processor.append(10 * (_processor_seconds(contender) - before))
-            status = Path(f"/proc/{contender.process.pid}/status").read_text()
-            memory.append(int(status.split("VmRSS:")[1].split()[0]) / 1024)
+            memory.append(_status(contender.process.pid, "VmRSS"))
     return {
         "section": contest.section,
         "title": contest.title,
@@ -257,6 +272,11 @@ def _processor_seconds(contender: Contender) -> float:
     return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
+def _status(process: int, entry: str) -> float:
+    """MB of an entry of /proc/PID/status."""
+    return int(Path(f"/proc/{process}/status").read_text().split(f"{entry}:")[1].split()[0]) / 1024
+
+
 def _summary(contender: Contender) -> dict:
     milliseconds = [round(1e3 * s, 3) for s in contender.seconds]
     return {
@@ -265,6 +285,7 @@ def _summary(contender: Contender) -> dict:
         "min_ms": min(milliseconds),
         "median_ms": statistics.median(milliseconds),
         "samples_ms": milliseconds,
+        "peak_mb": contender.peak_memory(),
     }
 
 
@@ -299,14 +320,17 @@ def table_row(result: dict) -> dict[str, str]:
         first, last = (f"{rates[i]:.1f} /s, {processor[i]:.0f} ms processor, {memory[i]:.0f} MB" for i in (0, -1))
         row |= {"Ours": f"first 100: {first}; last 100: {last}", "Speed-up": f"{rates[-1] / rates[0]:.2f}", "Goal": "1"}
     else:
-        row |= dict(
-            zip(("Ours", "Rival"), (f"{c['name']} {c['min_ms']:.1f} ms" for c in result["contenders"]), strict=False)
-        )
+        row |= dict(zip(("Ours", "Rival"), (_cell(c, result["section"]) for c in result["contenders"]), strict=False))
     if "speedup" in result:
         difference = f"{result['difference']:.0e}"
         goal = "-" if result["goal"] is None else f"{result['goal']:g}"
         row |= {"Speed-up": f"{result['speedup']:.2f}", "Goal": goal, COLUMNS[-1]: difference}
     return dict.fromkeys(COLUMNS, "-") | row
+
+
+def _cell(contender: dict, section: str) -> str:
+    cell = f"{contender['name']} {contender['min_ms']:.1f} ms"
+    return f"{cell}, at most {contender['peak_mb']:.0f} MB" if section == "video" else cell
 
 
 def write_json(path: Path, content: dict) -> None:

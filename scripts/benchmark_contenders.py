@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from benchmark_data import make_pictures, our_pipeline, torch_pipeline
 from benchmark_fit import adam_fit, our_fit, prepare_fit
+from benchmark_video import demo_video, prepare_video, script_video
 from scipy.spatial.transform import Rotation
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -211,7 +212,7 @@ def smplx_smpl(folder: Path, batch: int, backward: bool) -> Call:
     """The same body in smplx."""
     import torch
 
-    net, _ = _smplx_body(batch)
+    net, _ = smplx_body(batch)
     betas, rotmats = (torch.from_numpy(a).requires_grad_(backward) for a in _smpl_inputs(batch))
 
     def forward() -> tuple[torch.Tensor, torch.Tensor]:
@@ -287,7 +288,7 @@ def torch_train(folder: Path, encoder: str, batch: int, losses: bool) -> Call:
     cliff = _torch_cliff(folder, encoder)
     people = [torch.from_numpy(array) for array in _people(encoder, batch, losses)]
     if losses:
-        smpl, body = _smplx_body(batch)
+        smpl, body = smplx_body(batch)
         network = FullLoss(cliff, smpl, torch.from_numpy(body["J_regressor_extra"]), LOSS_WEIGHTS)
     else:
         network = PlainLoss(cliff)
@@ -358,7 +359,7 @@ def _people(encoder: str, batch: int, labels: bool) -> list[np.ndarray]:
     return [array.astype(np.float32) for array in arrays]
 
 
-def _smplx_body(batch: int):  # noqa: ANN202  naming the types would load PyTorch in MindSpore's processes
+def smplx_body(batch: int):  # noqa: ANN201  naming the types would load PyTorch in MindSpore's processes
     """smplx.SMPL of the bundled body, and the arrays of its file."""
     import smplx
     from smplx.utils import Struct
@@ -442,6 +443,9 @@ CONTENDERS = {
         prepare_fit,
         our_fit,
         adam_fit,
+        prepare_video,
+        demo_video,
+        script_video,
     )
 }
 

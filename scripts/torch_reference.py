@@ -136,19 +136,37 @@ class HRNetW48(nn.Module):
         return self.final_layer(y).mean((2, 3))
 
 
+class KeypointEncoder(nn.Module):
+    """Keypoints and bbox_info (B, inputs) -> a feature (B, units): two residual blocks of two layers."""
+
+    def __init__(self, inputs: int, units: int) -> None:
+        super().__init__()
+        self.stem = nn.Linear(inputs, units)
+        self.blocks = nn.ModuleList()
+        for _ in range(2):
+            layers = [layer for _ in range(2) for layer in (nn.Linear(units, units), nn.BatchNorm1d(units), _relu())]
+            self.blocks.append(nn.ModuleDict({"layers": nn.Sequential(*layers)}))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        for block in self.blocks:
+            x = x + block["layers"](x)
+        return x
+
+
 class CLIFF(nn.Module):
     """Image (B, 3, H, W) and bbox_info (B, 3) -> rotations (B, 24, 3, 3), betas (B, 10), crop camera (B, 3)."""
 
-    def __init__(self, encoder: nn.Module) -> None:
+    def __init__(self, encoder: nn.Module, features: int = 2048, units: int = 1024) -> None:
         super().__init__()
         self.encoder = encoder
-        self.fc1 = nn.Linear(2048 + 3 + 144 + 10 + 3, 1024)
+        self.fc1 = nn.Linear(features + 3 + 144 + 10 + 3, units)
         self.drop1 = nn.Dropout()
-        self.fc2 = nn.Linear(1024, 1024)
+        self.fc2 = nn.Linear(units, units)
         self.drop2 = nn.Dropout()
-        self.decpose = nn.Linear(1024, 144)
-        self.decshape = nn.Linear(1024, 10)
-        self.deccam = nn.Linear(1024, 3)
+        self.decpose = nn.Linear(units, 144)
+        self.decshape = nn.Linear(units, 10)
+        self.deccam = nn.Linear(units, 3)
         for name, size in (("init_pose", 144), ("init_shape", 10), ("init_cam", 3)):
             self.register_buffer(name, torch.zeros(1, size))
 

@@ -191,7 +191,8 @@ class Demo:
         moments = []
         with VideoReader(path) as reader:
             find = self.find.in_video(path)
-            watched = watch(reader, self.span, find, self.predictor, focal_length, self.find.numbers)
+            people = self.find.numbers, self.find.threads
+            watched = watch(reader, self.span, find, self.predictor, focal_length, *people)
             for moment in tqdm(watched, f"{path.name}: finding", leave=False):
                 moments.append(moment)
                 self.stop.listen()

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from cliff_ms.data.detections import Detections
-from cliff_ms.inference.pose_detector import PoseDetector
+from cliff_ms.inference.pose_detector import THREADS, PoseDetector
 from cliff_ms.inference.yolo import YoloDarknet, YoloOnnx
 from cliff_ms.io.errors import InputError
 
@@ -21,11 +21,13 @@ class Detector(NamedTuple):
         find: (H, W, 3) uint8 RGB to the people in it, the highest score first, boxes in px of the image.
         name: What it is, in words.
         gives_keypoints: Whether the people come with 2D keypoints.
+        threads: How many may call `find` at once.
     """
 
     find: Callable[[np.ndarray], Detections]
     name: str
     gives_keypoints: bool
+    threads: int = 1
 
 
 def load_detector(spec: str) -> Detector:
@@ -42,7 +44,7 @@ def load_detector(spec: str) -> Detector:
         InputError: If it is none of these, or the files cannot be used.
     """
     if spec == BUNDLED:
-        return Detector(PoseDetector(), "the bundled networks NanoDet-g and MoveNet Thunder", True)
+        return Detector(PoseDetector(), "the bundled networks NanoDet-g and MoveNet Thunder", True, THREADS)
     if spec == WHOLE_IMAGE:
         return Detector(whole_image, "one box around the whole image", False)
     files = spec.split(",")

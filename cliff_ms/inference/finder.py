@@ -67,6 +67,11 @@ class Finder:
         return {int(number) for people in each if people.ids is not None for number in people.ids if number >= 0}
 
     @property
+    def threads(self) -> int:
+        """How many may look for people at once."""
+        return self.detector.threads if self.detector is not None else 1
+
+    @property
     def source(self) -> str:
         """Where the people come from, in words."""
         if self.detector is not None:

@@ -7,6 +7,7 @@ else is said. The thresholds are those that `model_zoo/people/README.md` was mea
 import math
 import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,7 +36,7 @@ _BGR_STD = np.array([57.375, 57.12, 58.395], np.float32)
 _CROP_MARGIN = 1.05  # side of the crop by the longer side of the box
 _BODY_SHARE = 0.53  # of its box that a body covers
 _BORDER = 0.02  # of the longer side of the box: MoveNet puts joints beyond the picture onto its border
-THREADS = 4  # more do not pay for networks as small as these
+THREADS = min(4, len(os.sched_getaffinity(0)))
 
 
 class PoseDetector:
@@ -43,15 +44,16 @@ class PoseDetector:
 
     Args:
         folder: Holds nanodet.onnx and movenet-thunder.onnx.
-        threads: At most so many for each network.
+        threads: Crops that are looked at at once.
 
     Raises:
         InputError: If ONNX Runtime is not installed, or a network is missing or damaged.
     """
 
     def __init__(self, folder: Path = PEOPLE_NETWORKS, threads: int = THREADS) -> None:
-        self._nanodet = _session(folder / "nanodet.onnx", threads)
-        self._movenet = _session(folder / "movenet-thunder.onnx", threads)
+        self._nanodet = _session(folder / "nanodet.onnx")
+        self._movenet = _session(folder / "movenet-thunder.onnx")
+        self._pool = ThreadPoolExecutor(threads)
 
     def __call__(self, image_rgb: np.ndarray) -> Detections:
         """Find the people of an image.
@@ -79,11 +81,14 @@ class PoseDetector:
     def _joints(self, image_rgb: np.ndarray, boxes: np.ndarray) -> np.ndarray:
         """Joints (C, 17, 3) float64 of the person in each box: x, y, confidence in 0-1."""
         crops, to_image = cut_squares(image_rgb, boxes)
-        outputs = [self._movenet.run(None, {"input:0": crop[None].astype(np.int32)})[0][0, 0] for crop in crops]
+        outputs = list(self._pool.map(self._joints_of_crop, crops))
         return joints_to_image(np.array(outputs, np.float64).reshape(-1, 17, 3), to_image)
 
+    def _joints_of_crop(self, crop: np.ndarray) -> np.ndarray:
+        return self._movenet.run(None, {"input:0": crop[None].astype(np.int32)})[0][0, 0]
 
-def _session(path: Path, threads: int) -> "onnxruntime.InferenceSession":
+
+def _session(path: Path) -> "onnxruntime.InferenceSession":
     try:
         import onnxruntime
     except ImportError:
@@ -93,7 +98,7 @@ def _session(path: Path, threads: int) -> "onnxruntime.InferenceSession":
         ) from None
     require_file(path, "Network")
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = min(threads, len(os.sched_getaffinity(0)))
+    options.intra_op_num_threads = 1  # of networks this small: two threads took longer than one
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime raises classes of its own, with no other base

@@ -83,6 +83,7 @@ def watch(
     predictor: Predictor,
     focal_length: float | None,
     taken: Iterable[int],
+    threads: int,
 ) -> Iterator[Moment]:
     """Find and estimate everybody, frame by frame.
 
@@ -95,6 +96,7 @@ def watch(
         predictor: What estimates the bodies.
         focal_length: px; None to estimate it.
         taken: Numbers that `find` gives people.
+        threads: How many may call `find` at once.
 
     Yields:
         The frames.
@@ -115,8 +117,8 @@ def watch(
         return frame, time, image, people.take(np.flatnonzero(inside))
 
     try:
-        with ThreadPoolExecutor(1) as finder:
-            for number, time, image, people in in_order(finder, look, span.frames(reader), AHEAD):
+        with ThreadPoolExecutor(threads) as finders:
+            for number, time, image, people in in_order(finders, look, span.frames(reader), AHEAD):
                 if isinstance(people, str):
                     problems.note_frame(number, people)
                     people = Detections(np.zeros((0, 4)), np.zeros(0))

@@ -84,7 +84,10 @@ def onnx_session(path: Path) -> "onnxruntime.InferenceSession":
         import onnxruntime
     except ImportError:
         raise InputError("The ONNX Runtime engine needs the package onnxruntime: pip install onnxruntime.") from None
+    options = onnxruntime.SessionOptions()
+    # Its threads otherwise keep the cores busy between calls, which the fit and the drawing need.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
-        return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime raises classes of its own, with no other base
         raise InputError(f"{path} is not a readable ONNX file, or truncated ({str(error).splitlines()[0]}).") from None
