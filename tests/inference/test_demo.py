@@ -239,6 +239,27 @@ def test_a_video_that_is_stopped_is_written_as_far_as_it_was_seen(body, tmp_path
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("graph_mode")
+def test_a_video_that_is_stopped_while_it_is_drawn_ends_everywhere_with_its_overlay(body, tmp_path):
+    write_clip(tmp_path / "clip.mp4", 30)
+    run = make_demo(body, Finder(detector=Detector(whole_image, "a test", False)), tmp_path)
+    drawn, draw = [], run._draw_moment
+
+    def draw_and_stop(*arguments):
+        drawn.append(arguments)
+        run.stop.signal = signal.SIGINT if len(drawn) > 5 else None
+        return draw(*arguments)
+
+    run._draw_moment = draw_and_stop
+    run.run([tmp_path / "clip.mp4"], "")
+    frames = np.load(tmp_path / "clip_cliff.npz")["frame"]
+    assert 1 < len(frames) < 20
+    assert len(np.load(tmp_path / "clip_0_amass.npz")["trans"]) == len(frames)
+    with VideoReader(tmp_path / "clip_overlay.mp4") as reader:
+        assert len(list(reader)) == len(frames)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_while_a_video_is_worked_on(tmp_path, number):
     write_clip(tmp_path / "clip.mp4", 3000)
