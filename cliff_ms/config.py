@@ -127,6 +127,8 @@ class DataConfig:
             raise InputError("data.train: beside a stream, the weights of the sources must sum to less than 1.")
         if not self.stream and abs(sum(source.weight for source in self.train) - 1) > 1e-6:
             raise InputError("data.train: the weights of the sources must sum to 1.")
+        if not self.stream and self.labelled < 1:
+            raise InputError("data.labelled is a share of the stream's people: it takes 'stream: true'.")
 
     @property
     def from_files(self) -> int:

@@ -63,6 +63,7 @@ def test_file_with_overrides_and_back(tmp_path):
         (["data.train=[{annotation: a.npz}]"], r"unknown key 'data.train\[0\].annotation'"),
         (["data.train=[{weight: 1}]"], r"'data.train\[0\].annotations' is missing"),
         (["data.train=[{annotations: a.npz, weight: 0.5}]"], "must sum to 1"),
+        (["data.labelled=0.5"], "data.labelled is a share of the stream's people"),
         (["data.stream=true"], "beside a stream, the weights of the sources must sum to less than 1"),
         (["data.train=[]"], "a list of 'train' sources, or both"),
         (["train.precision=bf16"], "must be one of fp32, fp16"),
