@@ -204,7 +204,7 @@ class Demo:
 
     def _draw_video(self, path: Path, moments: list[Moment]) -> tuple[Clip, list[dict[str, np.ndarray]], np.ndarray]:
         """Write the overlay, until the run is stopped: what it shows, its rows of the npz, a frame to stand for it."""
-        arrays, poster = [], None
+        arrays, poster, is_empty = [], None, True
         output = self._output(path, "overlay.mp4")
         times = np.array([moment.time for moment in moments])
         with (
@@ -221,8 +221,8 @@ class Demo:
                 for _ in range(shown_for[len(arrays)]):
                     writer.write(overlay)
                 arrays.append(_moment_arrays(people, moment, path.name))
-                if poster is None or (len(people) and not any(len(rows["frame"]) for rows in arrays[:-1])):
-                    poster = overlay  # the first frame with somebody in it
+                if poster is None or (is_empty and len(people)):  # the first frame, or the first with somebody in it
+                    poster, is_empty = overlay, not len(people)
                 if self.stop.signal is not None and not stopped_before:
                     break
         numbers = np.array([moment.frame for moment in moments[: len(arrays)]])

@@ -109,12 +109,9 @@ def watch(
 
     def look(frame: int, time: float, image: np.ndarray) -> tuple[int, float, np.ndarray, Detections | str]:
         try:
-            people = find(image, frame)
+            return frame, time, image, find(image, frame)
         except InputError as error:
             return frame, time, image, str(error)
-        inside = boxes_in_image(people.boxes, image.shape[:2])
-        problems.note_rows(frame, np.flatnonzero(~inside))
-        return frame, time, image, people.take(np.flatnonzero(inside))
 
     try:
         with ThreadPoolExecutor(threads) as finders:
@@ -124,6 +121,9 @@ def watch(
                     people = Detections(np.zeros((0, 4)), np.zeros(0))
                 else:
                     used += 1
+                inside = boxes_in_image(people.boxes, image.shape[:2])
+                problems.note_rows(number, np.flatnonzero(~inside))
+                people = people.take(np.flatnonzero(inside))
                 estimate = predictor.estimate(image, people, focal_length)
                 yield Moment(number, time, estimate, tracker(time, _sighting(estimate)))
     finally:  # also of a run that is stopped

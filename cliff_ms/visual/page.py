@@ -21,6 +21,7 @@ MAX_ENTRIES = 100  # entries in a page: about 30 MB of images
 MAX_PEOPLE = 300  # people in the page's 3D views: 55 kB each
 MAX_POSES = 100_000  # of people in videos, in the page's 3D views: 272 bytes each
 MAX_VIDEO = 32_000_000  # bytes of videos inside the page; others are read from beside it
+_PIECE = 3 << 18  # bytes of a video at a time; threes, which base64 makes fours of with nothing left
 _IMAGE_SIDE = 1280  # px, the longer side of an image in the page
 
 
@@ -113,13 +114,17 @@ class _Contents:
             self.titles.append(entry.title)
             yield number, entry, in_3d
 
-    def source(self, clip: Clip) -> str:
-        """The address of a video: itself, as long as there is room."""
+    def source(self, clip: Clip) -> Iterator[str]:
+        """The address of a video, in pieces: itself, as long as there is room."""
         file = self._folder / clip.path
         if not file.is_file() or (size := file.stat().st_size) > self._video_room:
-            return _to_url(clip.path)
+            yield _to_url(clip.path)
+            return
         self._video_room -= size
-        return "data:video/mp4;base64," + base64.b64encode(file.read_bytes()).decode("ascii")
+        yield "data:video/mp4;base64,"
+        with file.open("rb") as video:
+            while piece := video.read(_PIECE):
+                yield base64.b64encode(piece).decode("ascii")
 
     def count_rest(self) -> int:
         """Go through the entries that are not shown."""

@@ -96,7 +96,8 @@ def test_obj_reads_back(tmp_path):
     assert not any(line.startswith(("mtllib", "usemtl")) for line in lines)  # there is no such file beside it
 
 
-def test_page_stands_alone_and_holds_everything(tmp_path):
+def test_page_stands_alone_and_holds_everything(tmp_path, monkeypatch):
+    monkeypatch.setattr(page, "_PIECE", 6)  # of the video, as if it were a long one
     entries = [
         entry("a.jpg", 2, files={"mesh": "sub dir/a #1.glb"}),
         entry("big.png", 0, (2000, 1000)),

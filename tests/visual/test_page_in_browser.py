@@ -1,6 +1,7 @@
 """The page of a run, in a real browser: a video plays beside its people, who can be followed and switched off."""
 
 import base64
+import dataclasses
 import shutil
 
 import cv2
@@ -47,7 +48,7 @@ def tracks(body):
         make_track(body, recorded_poses(), number, frames, 2 * FPS, seed=number)
         for number, frames in ((0, 2 * np.arange(FRAMES)), (1, 2 * np.arange(8, 24)))
     ]
-    return [type(track)(**{**track.__dict__, "colour": COLOURS[k]}) for k, track in enumerate(made)]
+    return [dataclasses.replace(track, colour=colour) for track, colour in zip(made, COLOURS, strict=True)]
 
 
 @pytest.fixture(scope="module")
