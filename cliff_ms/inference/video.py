@@ -72,8 +72,8 @@ class Span(NamedTuple):
                 yield number, time, image
 
     def longest_absence(self, fps: float) -> float:
-        """`max_gap` in s, of a video of that many frames a second."""
-        return MAX_GAP if self.max_gap is None else (self.max_gap + 1.5) / fps
+        """`max_gap` in s, of a video of that many frames a second; from one frame taken to the next at least."""
+        return max(1.5 * self.every / fps, MAX_GAP if self.max_gap is None else (self.max_gap + 1.5) / fps)
 
 
 def watch(

@@ -189,6 +189,17 @@ def test_who_is_away_for_more_frames_than_asked_for_is_somebody_new(body, tmp_pa
     assert len(arrays["frame"]) == (7 if people == 2 else 10)  # who was away for a short time is put in between
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("graph_mode")
+def test_frames_far_apart_show_the_same_people(body, tmp_path):
+    write_clip(tmp_path / "clip.mp4", 30)
+    run = make_demo(body, Finder(detector=Detector(whole_image, "a test", False)), tmp_path)
+    run.span = Span(every=8)  # 0.8 s
+    run.run([tmp_path / "clip.mp4"], "")
+    arrays = np.load(tmp_path / "clip_cliff.npz")
+    assert arrays["frame"].tolist() == [0, 8, 16, 24] and (arrays["track_id"] == 0).all()
+
+
 def test_frames_are_shown_at_their_times():
     times = np.array([1.0, 1.1, 1.2, 1.5, 1.52, 1.6])
     assert showings(times, 10).tolist() == [1, 1, 3, 0, 1, 1]
