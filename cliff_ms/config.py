@@ -84,7 +84,7 @@ class SourceConfig:
     """One annotation file in a mixture.
 
     Attributes:
-        annotations: npz or EFT json, see `cliff_ms.data.annotations`.
+        annotations: npz or EFT json, see `cliff_ms.data.annotation_files`.
         image_dir: Folder that the file's image names are relative to; may be empty for keypoint training.
         weight: Share of the mixture; sources are drawn by partition, the shares sum to 1.
     """

@@ -22,7 +22,7 @@ import numpy as np
 from matplotlib.ticker import PercentFormatter
 
 from cliff_ms import cli, runtime
-from cliff_ms.data.annotations import load_annotations, save_annotations
+from cliff_ms.data.annotation_files import load_annotations, save_annotations
 from cliff_ms.evaluation.protocols import find_protocol, load_bodies
 from cliff_ms.io.files import atomic_path, claim_folder, prepare_output_dir
 from cliff_ms.io.tables import markdown_table

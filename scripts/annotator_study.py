@@ -28,7 +28,8 @@ from cliff_ms import cli, runtime
 from cliff_ms.body.files import Body, load_body
 from cliff_ms.camera import estimate_focal_length
 from cliff_ms.config import Config, DataConfig, LossConfig, ModelConfig, SourceConfig, TrainConfig
-from cliff_ms.data.annotations import Annotations, concatenate, load_annotations, save_annotations
+from cliff_ms.data.annotation_files import load_annotations, save_annotations
+from cliff_ms.data.annotations import Annotations, concatenate
 from cliff_ms.io.files import atomic_path, claim_folder, prepare_output_dir
 from cliff_ms.io.tables import markdown_table
 from cliff_ms.keypoints import LANDMARKS, SPIN24, index_map

@@ -73,7 +73,7 @@ class PlainDataset:
 
     def __init__(self, folder: Path) -> None:
         from cliff_ms.config import AugmentConfig
-        from cliff_ms.data.annotations import load_annotations
+        from cliff_ms.data.annotation_files import load_annotations
 
         self.folder = folder
         self.people = load_annotations(folder / "people.npz")

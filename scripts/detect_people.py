@@ -13,7 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from cliff_ms import cli
-from cliff_ms.data.annotations import load_annotations, save_annotations
+from cliff_ms.data.annotation_files import load_annotations, save_annotations
 from cliff_ms.evaluation.protocols import KEYPOINTS
 from cliff_ms.inference.pose_detector import PoseDetector
 from cliff_ms.io.images import read_image

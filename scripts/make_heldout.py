@@ -30,7 +30,8 @@ import numpy as np
 
 from cliff_ms import cli
 from cliff_ms.body.files import load_body
-from cliff_ms.data.annotations import Annotations, concatenate, save_annotations
+from cliff_ms.data.annotation_files import save_annotations
+from cliff_ms.data.annotations import Annotations, concatenate
 from cliff_ms.io.files import prepare_output_dir
 from cliff_ms.io.images import write_image
 from cliff_ms.synthetic.observation import Observer

@@ -29,7 +29,8 @@ import numpy as np
 
 from cliff_ms import cli
 from cliff_ms.body.files import load_body
-from cliff_ms.data.annotations import Annotations, concatenate, load_annotations, save_annotations
+from cliff_ms.data.annotation_files import load_annotations, save_annotations
+from cliff_ms.data.annotations import Annotations, concatenate
 from cliff_ms.inference.pose_detector import PoseDetector
 from cliff_ms.io.errors import InputError
 from cliff_ms.io.files import claim_folder, prepare_output_dir

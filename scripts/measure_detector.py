@@ -19,7 +19,7 @@ import numpy as np
 from cliff_ms import camera, cli
 from cliff_ms.body.files import Body, load_body
 from cliff_ms.body.kinematics import Kinematics
-from cliff_ms.data.annotations import load_annotations
+from cliff_ms.data.annotation_files import load_annotations
 from cliff_ms.io.errors import InputError
 from cliff_ms.keypoints import COCO17
 from cliff_ms.rotation import axis_angle_to_rotmat

@@ -19,7 +19,8 @@ from cliff_ms.body.files import load_body
 from cliff_ms.body.kinematics import Kinematics
 from cliff_ms.body.markers import MARKERS
 from cliff_ms.body.skinning import global_rotations
-from cliff_ms.data.annotations import Annotations, load_annotations
+from cliff_ms.data.annotation_files import load_annotations
+from cliff_ms.data.annotations import Annotations
 from cliff_ms.io.errors import InputError
 from cliff_ms.keypoints import COCO17, SMPL24
 from cliff_ms.rotation import axis_angle_to_rotmat

@@ -29,7 +29,8 @@ from cliff_ms.annotation.input import Target, read_target
 from cliff_ms.body.files import Body
 from cliff_ms.body.smpl import SMPL, build_smpl
 from cliff_ms.config import AugmentConfig, Config, SourceConfig, load_config, to_dict
-from cliff_ms.data.annotations import Annotations, load_annotations, save_annotations, to_arrays
+from cliff_ms.data.annotation_files import load_annotations, save_annotations, to_arrays
+from cliff_ms.data.annotations import Annotations
 from cliff_ms.data.dataset import EvalDataset
 from cliff_ms.data.loader import load_batches
 from cliff_ms.data.source import Source

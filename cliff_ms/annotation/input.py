@@ -12,7 +12,8 @@ import numpy as np
 from tqdm import tqdm
 
 from cliff_ms.config import ModelConfig
-from cliff_ms.data.annotations import Annotations, load_annotations
+from cliff_ms.data.annotation_files import load_annotations
+from cliff_ms.data.annotations import Annotations
 from cliff_ms.data.crop import box_to_crop
 from cliff_ms.data.decoding import ImageFile
 from cliff_ms.data.detections import MIN_CONFIDENCE, MIN_JOINTS, box_around, read_keypoints

@@ -1,38 +1,11 @@
-"""Annotations: one schema for what a data set knows about its people, and the files it is read from.
+"""Annotations: one schema for what a data set knows about its people."""
 
-A file is recognised by what it holds. N is the number of people, one per row, counted from 0.
-
-- npz with `imgname center scale`: SPIN's, CLIFF's cliffGT and our own; of these keys, whichever are there are taken:
-  `part S pose shape has_smpl focal_l global_t img_hw gender group`, and `input_keypoints` in the order of
-  `input_joint_set`. Further arrays of N rows, such as cliffGT's `annot_id`, are read on request.
-- npz with `pose_cam` too: BEDLAM's with SMPL bodies; `part` or `gtkps`, `pose_cam shape trans_cam cam_ext cam_int`.
-- json with `data`: EFT's; `gt_keypoint_2d parm_pose parm_shape bbox_center bbox_scale imageName`.
-
-`scale` is the box height / 200. SPIN's, EFT's and BEDLAM's boxes are square, cliffGT's are 4:3: the height is taken as
-it is in either case, and the width of the crop follows from the network's input.
-"""
-
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 
 import numpy as np
-from scipy.spatial.transform import Rotation
 
-from cliff_ms.io.errors import InputError
-from cliff_ms.io.files import atomic_path, normalise_name, read_json, read_npz, require_file
-from cliff_ms.keypoints import JOINT_SETS, SMPL24, SPIN24
-
-_PIXELS_PER_SCALE = 200  # SPIN's and the authors' unit of `scale`
-# Attribute -> key in files.
-_KEY_OF = {
-    "image_names": "imgname", "center": "center", "size": "scale", "keypoints2d": "part", "keypoints3d": "S",
-    "pose": "pose", "betas": "shape", "has_smpl": "has_smpl", "focal_length": "focal_l", "img_hw": "img_hw",
-    "translation": "global_t", "input_keypoints": "input_keypoints", "input_joint_set": "input_joint_set",
-    "gender": "gender", "group": "group",
-}  # fmt: skip
-_KEYS = {*_KEY_OF.values(), "pose_cam", "trans_cam", "cam_ext", "cam_int", "gtkps"}
-_SMPLX_POSE = 165  # numbers of a SMPL-X pose: body, jaw, eyes and hands
+PIXELS_PER_SCALE = 200  # SPIN's and the authors' unit of a file's `scale`
 # What a file may leave out, and the shape of a row without it: zeros, of confidence 0.
 _LABELS = {"keypoints2d": (24, 3), "keypoints3d": (24, 4), "pose": (72,), "betas": (10,), "has_smpl": ()}
 
@@ -84,7 +57,7 @@ class Annotations:
     @property
     def box_height(self) -> np.ndarray:
         """(N,) float64 px, the `size` that 200 * scale is in a saved file, to the last bit."""
-        return _PIXELS_PER_SCALE * _scale(self.size)
+        return PIXELS_PER_SCALE * to_scale(self.size)
 
     @classmethod
     def of(cls, **known: np.ndarray | str | dict | None) -> "Annotations":
@@ -110,50 +83,9 @@ def concatenate(parts: Sequence[Annotations]) -> Annotations:
     return _per_column(parts, np.concatenate)
 
 
-def load_annotations(path: str | Path, extras: Iterable[str] = ()) -> Annotations:
-    """Read and check the annotations of a data set.
-
-    Args:
-        path: One of the files of the table above.
-        extras: Further keys of an npz to read, as far as they are there; their values are not checked.
-
-    Returns:
-        The annotations, every value finite (but for an unknown focal length).
-
-    Raises:
-        InputError: Missing, damaged or foreign file, SMPL-X bodies, no rows, or a value that is wrong; the message
-            names the file, the key and the first such row.
-    """
-    path, extras = require_file(path, "Annotation file"), tuple(extras)
-    arrays = _read_eft(path) if _is_json(path) else read_npz(path, "Annotation file", _KEYS | {*extras})
-    columns = _Columns(path, arrays)
-    known = _from_bedlam(columns) if "pose_cam" in columns else _from_spin(columns)
-    known.extras.update({key: columns.rows(key) for key in extras if key in columns})
-    return known
-
-
-def save_annotations(path: str | Path, annotations: Annotations) -> None:
-    """Write annotations as our own npz, under a temporary name that is then renamed.
-
-    Args:
-        path: Name that ends in '.npz'.
-        annotations: What `load_annotations` will give again.
-
-    Raises:
-        InputError: If the folder cannot be written.
-    """
-    with atomic_path(path) as temporary:
-        np.savez_compressed(temporary, **to_arrays(annotations))
-
-
-def to_arrays(annotations: Annotations) -> dict[str, np.ndarray]:
-    """What `save_annotations` writes: SPIN's and our own keys, and the extras' -> arrays."""
-    columns = {key: getattr(annotations, name) for name, key in _KEY_OF.items()} | {"scale": _scale(annotations.size)}
-    return {key: np.asarray(column) for key, column in columns.items() if column is not None} | annotations.extras
-
-
-def _scale(size: np.ndarray) -> np.ndarray:
-    return size.astype(np.float64) / _PIXELS_PER_SCALE
+def to_scale(size: np.ndarray) -> np.ndarray:
+    """Heights in px as the `scale` of a file, float64."""
+    return size.astype(np.float64) / PIXELS_PER_SCALE
 
 
 def _per_column(parts: Sequence[Annotations], function: Callable[[list[np.ndarray]], np.ndarray]) -> Annotations:
@@ -164,229 +96,3 @@ def _per_column(parts: Sequence[Annotations], function: Callable[[list[np.ndarra
         columns[name] = function(values) if isinstance(values[0], np.ndarray) else values[0]
     columns["extras"] = {key: function([part.extras[key] for part in parts]) for key in parts[0].extras}
     return Annotations(**columns)
-
-
-class _Columns:
-    """The arrays of one file under their keys, checked as they are taken."""
-
-    def __init__(self, path: Path, arrays: dict[str, np.ndarray]) -> None:
-        self.path = path
-        self.arrays = arrays
-        self.count = len(self.image_names())
-
-    def __contains__(self, key: str) -> bool:
-        return key in self.arrays
-
-    def image_names(self) -> np.ndarray:
-        """(N,) str."""
-        names = self._strings("imgname")
-        if not len(names):
-            raise InputError(f"Annotation file '{self.path}' holds no rows.")
-        return np.array([normalise_name(name) for name in names.tolist()])
-
-    def words(self, key: str) -> np.ndarray | None:
-        """(N,) str, or None for a column that is missing."""
-        if key not in self.arrays:
-            return None
-        self.rows(key)
-        return self._strings(key)
-
-    def rows(self, key: str) -> np.ndarray:
-        """An array that must have N rows, as it is."""
-        if self.arrays[key].shape[:1] != (self.count,):
-            raise self._error(key, f"must have {self.count} entries, one a row, but has shape {self.arrays[key].shape}")
-        return self.arrays[key]
-
-    def get(self, key: str, *shape: int, allow_nan: bool = False) -> np.ndarray:
-        """A column that must be there, (N, *shape) float32 and finite."""
-        array = self._required(key)
-        expected = (self.count, *shape)
-        if array.dtype.kind not in "fiub" or array.shape != expected:
-            raise self._error(key, f"must be numbers of shape {expected}, but has shape {array.shape}, {array.dtype}")
-        array = array.astype(np.float32)
-        self.check(key, np.isfinite(array) | (np.isnan(array) if allow_nan else False), array, "must be finite")
-        return array
-
-    def optional(self, key: str, *shape: int, allow_nan: bool = False) -> np.ndarray | None:
-        """The same for a column that may be missing: None then."""
-        return self.get(key, *shape, allow_nan=allow_nan) if key in self.arrays else None
-
-    def points(self, key: str, count: int, channels: int) -> np.ndarray | None:
-        """Points with confidence in the last channel, those of confidence 0 all zero; None if there are none."""
-        array = self.optional(key, count, channels)
-        if array is not None:
-            confidence = array[..., -1]
-            self.check(key, (confidence >= 0) & (confidence <= 1), confidence, "must have confidences in [0, 1]")
-            array[confidence == 0] = 0
-        return array
-
-    def check(self, key: str, good: np.ndarray, array: np.ndarray, rule: str) -> None:
-        """Raise for the first row that is not good."""
-        if not good.all():
-            place = tuple(np.argwhere(~good)[0])
-            raise self._error(key, f"{rule}, but holds {array[place]}", f", row {place[0]}")
-
-    def _required(self, key: str) -> np.ndarray:
-        if key not in self.arrays:
-            raise InputError(
-                f"Annotation file '{self.path}': key '{key}' is missing; expected an npz as SPIN, CLIFF (cliffGT), "
-                "BEDLAM or this project write it, or EFT's json."
-            )
-        return self.arrays[key]
-
-    def _strings(self, key: str) -> np.ndarray:
-        strings = self._required(key)
-        if strings.ndim != 1 or strings.dtype.kind not in "US":
-            raise self._error(key, f"must be a list of strings, but has shape {strings.shape}, type {strings.dtype}")
-        try:
-            return np.char.decode(strings, "utf-8") if strings.dtype.kind == "S" else strings
-        except UnicodeDecodeError as error:
-            raise self._error(key, f"holds bytes that are not UTF-8 ({error})") from None
-
-    def _error(self, key: str, problem: str, row: str = "") -> InputError:
-        return InputError(f"Annotation file '{self.path}'{row}: '{key}' {problem}.")
-
-
-def _from_spin(columns: _Columns) -> Annotations:
-    """SPIN's keys, of which cliffGT, our own files and `_read_eft` give more or fewer."""
-    count = columns.count
-    pose, betas = columns.optional("pose", 72), columns.optional("shape", 10)
-    has_smpl = columns.optional("has_smpl")
-    if has_smpl is None:  # SPIN's rule
-        has_smpl = np.full(count, pose is not None and betas is not None, np.float32)
-    columns.check("has_smpl", np.isin(has_smpl, (0, 1)), has_smpl, "must be 0 or 1")
-    if has_smpl.any() and (pose is None or betas is None):
-        missing = "pose" if pose is None else "shape"
-        raise InputError(f"Annotation file '{columns.path}': has_smpl is 1, but key '{missing}' is missing.")
-    keypoints, joint_set = _input_keypoints(columns)
-    gender = columns.words("gender")
-    if gender is not None:
-        columns.check("gender", np.isin(gender, ("m", "f", "n")), gender, "must be 'm', 'f' or 'n'")
-    return _checked(
-        columns,
-        keypoints2d=columns.points("part", len(SPIN24), 3),
-        keypoints3d=columns.points("S", len(SPIN24), 4),
-        pose=pose,
-        betas=betas,
-        has_smpl=has_smpl,
-        focal_length=columns.optional("focal_l", allow_nan=True),
-        img_hw=columns.optional("img_hw", 2),
-        translation=columns.optional("global_t", 3),
-        input_keypoints=keypoints,
-        input_joint_set=joint_set,
-        gender=gender,
-        group=columns.words("group"),
-    )
-
-
-def _input_keypoints(columns: _Columns) -> tuple[np.ndarray | None, str | None]:
-    if "input_keypoints" not in columns:
-        return None, None
-    joint_set = str(columns.arrays.get("input_joint_set"))
-    if joint_set not in JOINT_SETS:
-        raise InputError(
-            f"Annotation file '{columns.path}': 'input_keypoints' needs an 'input_joint_set' out of "
-            f"{', '.join(JOINT_SETS)}, but it is '{joint_set}'."
-        )
-    return columns.points("input_keypoints", len(JOINT_SETS[joint_set]), 3), joint_set
-
-
-def _from_bedlam(columns: _Columns) -> Annotations:
-    """BEDLAM: bodies in the camera frame, its translation in two parts, calibrated cameras."""
-    if columns.arrays["pose_cam"].shape[1:] == (_SMPLX_POSE,):
-        raise InputError(
-            f"Annotation file '{columns.path}': 'pose_cam' holds SMPL-X poses ({_SMPLX_POSE} numbers), whose joints "
-            "and shape space are not SMPL's; use BEDLAM's files with SMPL bodies (72 numbers)."
-        )
-    keypoints2d = columns.points("part", len(SPIN24), 3) if "part" in columns else _bedlam_keypoints(columns)
-    focal_length = img_hw = translation = None
-    if "cam_int" in columns:
-        camera = columns.get("cam_int", 3, 3)
-        focal_length = (camera[:, 0, 0] + camera[:, 1, 1]) / 2
-        img_hw = 2 * camera[:, [1, 0], 2]  # BEDLAM's optical axis meets the middle of the image
-    if "trans_cam" in columns:
-        translation = columns.get("trans_cam", 3) + columns.get("cam_ext", 4, 4)[:, :3, 3]
-    return _checked(
-        columns,
-        keypoints2d=keypoints2d,
-        keypoints3d=columns.points("S", len(SPIN24), 4),
-        pose=columns.get("pose_cam", 72),
-        betas=columns.get("shape", 10),
-        has_smpl=np.ones(columns.count, np.float32),
-        focal_length=focal_length,
-        img_hw=img_hw,
-        translation=translation,
-    )
-
-
-def _bedlam_keypoints(columns: _Columns) -> np.ndarray | None:
-    """The joints of the body in `gtkps`, as far as SPIN's 24 have them."""
-    joints = columns.arrays.get("gtkps")
-    if joints is None:
-        return None
-    if joints.ndim != 3 or joints.shape[1] < len(SMPL24):
-        raise InputError(
-            f"Annotation file '{columns.path}': 'gtkps' must have shape (N, {len(SMPL24)} or more, 3), but has shape "
-            f"{joints.shape}."
-        )
-    joints = columns.get("gtkps", joints.shape[1], 3)
-    keypoints = np.zeros((columns.count, len(SPIN24), 3), np.float32)
-    for index, name in enumerate(SPIN24):
-        if name in SMPL24:
-            keypoints[:, index, :2] = joints[:, SMPL24.index(name), :2]
-            keypoints[:, index, 2] = 1  # projected, so known
-    return keypoints
-
-
-def _checked(columns: _Columns, **values: np.ndarray | str | None) -> Annotations:
-    """Check what all files have."""
-    size = columns.get("scale") * _PIXELS_PER_SCALE
-    columns.check("scale", size > 0, size / _PIXELS_PER_SCALE, "must be positive")
-    known = Annotations.of(image_names=columns.image_names(), center=columns.get("center", 2), size=size, **values)
-    focal_length, img_hw = known.focal_length, known.img_hw
-    columns.check("focal_l", np.isnan(focal_length) | (focal_length > 0), focal_length, "must be positive")
-    if img_hw is not None:
-        columns.check("img_hw", img_hw > 0, img_hw, "must be positive")
-    return known
-
-
-# --- Files to arrays -------------------------------------------------------------------------------------------------
-
-
-def _is_json(path: Path) -> bool:
-    with open(path, "rb") as file:
-        return file.read(64).lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"{", b"[")
-
-
-def _read_eft(path: Path) -> dict[str, np.ndarray]:
-    """EFT's json as SPIN's arrays."""
-    content = read_json(path, "Annotation file")
-    rows = content.get("data") if isinstance(content, dict) else None
-    if not isinstance(rows, list):
-        raise InputError(f"Annotation file '{path}' is json, but not EFT's: it has no list 'data'.")
-    if not rows:
-        raise InputError(f"Annotation file '{path}' holds no rows.")
-
-    def column(key: str, *shape: int, dtype: type = np.float64) -> np.ndarray:
-        values = []
-        for index, row in enumerate(rows):
-            try:
-                values.append(np.array(row[key], dtype).reshape(shape))
-            except (KeyError, TypeError, ValueError):
-                what = f"numbers of shape {shape}" if shape else "one value"
-                raise InputError(f"Annotation file '{path}', row {index}: '{key}' must be {what}.") from None
-        return np.array(values)
-
-    rotmats = column("parm_pose", 24, 3, 3)
-    gap = np.abs(rotmats @ rotmats.swapaxes(-1, -2) - np.eye(3)).max((1, 2, 3))
-    wrong = ~((gap < 0.01) & (np.linalg.det(rotmats) > 0).all(1))
-    if wrong.any():
-        raise InputError(f"Annotation file '{path}', row {wrong.argmax()}: 'parm_pose' must hold rotation matrices.")
-    return {
-        "imgname": column("imageName", dtype=np.str_),
-        "center": column("bbox_center", 2),
-        "scale": column("bbox_scale"),
-        "part": column("gt_keypoint_2d", 49, 3)[:, -len(SPIN24) :],  # OpenPose's 25 come first
-        "pose": Rotation.from_matrix(rotmats.reshape(-1, 3, 3)).as_rotvec().reshape(len(rows), 72),
-        "shape": column("parm_shape", 10),
-    }

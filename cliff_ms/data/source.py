@@ -8,7 +8,7 @@ from scipy.spatial.transform import Rotation
 
 from cliff_ms.camera import estimate_focal_length
 from cliff_ms.config import AugmentConfig, ModelConfig, SourceConfig
-from cliff_ms.data.annotations import load_annotations
+from cliff_ms.data.annotation_files import load_annotations
 from cliff_ms.data.augment import Sample, augment, channel_noise, crop_to_input, cut
 from cliff_ms.data.batching import Batch
 from cliff_ms.data.crop import crop_rounded, fitting_reduction, normalize_image, normalize_keypoints

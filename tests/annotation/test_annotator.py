@@ -17,7 +17,7 @@ from cliff_ms.annotation.input import read_target
 from cliff_ms.body.errors import expected_deviations
 from cliff_ms.body.files import load_body
 from cliff_ms.config import AugmentConfig, Config, DataConfig, ModelConfig, SourceConfig, load_config
-from cliff_ms.data.annotations import load_annotations
+from cliff_ms.data.annotation_files import load_annotations
 from cliff_ms.data.crop import box_to_crop
 from cliff_ms.data.detections import box_around
 from cliff_ms.inference.fit import Fit

@@ -9,7 +9,7 @@ from scipy.spatial.transform import Rotation
 from cliff_ms.annotation.input import Target
 from cliff_ms.body.errors import expected_deviations
 from cliff_ms.body.files import load_body
-from cliff_ms.data.annotations import load_annotations
+from cliff_ms.data.annotation_files import load_annotations
 from cliff_ms.inference.fit import Fit
 from cliff_ms.keypoints import COCO17, SPIN24
 from tests.paths import ZOO

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from cliff_ms.data.annotations import Annotations, concatenate, load_annotations, save_annotations
+from cliff_ms.data.annotation_files import load_annotations, save_annotations
+from cliff_ms.data.annotations import Annotations, concatenate
 from cliff_ms.io.errors import InputError
 from cliff_ms.keypoints import SMPL24, SPIN24
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from cliff_ms.config import AugmentConfig, Config, DataConfig, ModelConfig, SourceConfig, TrainConfig
-from cliff_ms.data.annotations import load_annotations
+from cliff_ms.data.annotation_files import load_annotations
 from cliff_ms.data.batching import Batch
 from cliff_ms.data.crop import crop_affine, crop_rounded, normalize_image, normalize_keypoints
 from cliff_ms.data.dataset import EvalDataset, TrainDataset

@@ -10,7 +10,7 @@ from scipy.spatial.transform import Rotation
 
 from cliff_ms.body.files import load_body
 from cliff_ms.commands import prepare
-from cliff_ms.data.annotations import load_annotations
+from cliff_ms.data.annotation_files import load_annotations
 from cliff_ms.data.readers.mpi_inf_3dhp import read_calibration
 from cliff_ms.data.readers.prepare import PrepareJob
 from cliff_ms.data.readers.rows import Part, Rows, collect

@@ -15,7 +15,7 @@ from scipy.spatial.transform import Rotation
 
 from cliff_ms.body.errors import SMPLParameters
 from cliff_ms.config import Config, DataConfig, ModelConfig
-from cliff_ms.data.annotations import load_annotations
+from cliff_ms.data.annotation_files import load_annotations
 from cliff_ms.evaluation.evaluate import EvalJob, evaluate
 from cliff_ms.evaluation.people import summarise, tables
 from cliff_ms.evaluation.protocols import MOCAP_OF_H36M17, PROTOCOLS, find_protocol, load_bodies, scored_rows

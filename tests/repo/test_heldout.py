@@ -8,7 +8,7 @@ import yaml
 from scipy.spatial.transform import Rotation
 
 from cliff_ms.body.files import load_body
-from cliff_ms.data.annotations import load_annotations
+from cliff_ms.data.annotation_files import load_annotations
 from cliff_ms.io.images import read_image
 from cliff_ms.keypoints import COCO17, LSP_EXTRA9, OPENPOSE25, SMPL45, SPIN24, index_map
 from tests.paths import ZOO

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from cliff_ms.body.files import load_body
-from cliff_ms.data.annotations import concatenate, load_annotations
+from cliff_ms.data.annotation_files import load_annotations
+from cliff_ms.data.annotations import concatenate
 from cliff_ms.io.images import read_image
 from cliff_ms.keypoints import COCO17, LSP_EXTRA9, SMPL45, SPIN24, index_map
 from cliff_ms.synthetic.scene import SceneMaker, annotate

@@ -13,7 +13,7 @@ import pytest
 
 from cliff_ms.body.files import load_body
 from cliff_ms.config import TrainConfig, load_config
-from cliff_ms.data.annotations import load_annotations
+from cliff_ms.data.annotation_files import load_annotations
 from cliff_ms.io.errors import InputError
 from cliff_ms.models.cliff import build_model
 from cliff_ms.training.log import EventFile, TrainLog

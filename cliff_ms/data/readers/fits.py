@@ -6,7 +6,8 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from cliff_ms.data.annotations import Annotations, load_annotations
+from cliff_ms.data.annotation_files import load_annotations
+from cliff_ms.data.annotations import Annotations
 from cliff_ms.io.errors import InputError
 from cliff_ms.io.files import check_not_overwritten, read_npy, read_npz, require_file
 

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from cliff_ms.data.annotations import Annotations, save_annotations
+from cliff_ms.data.annotation_files import save_annotations
+from cliff_ms.data.annotations import Annotations
 from cliff_ms.data.readers import DATASETS
 from cliff_ms.data.readers.fits import load_fits, merge
 from cliff_ms.data.readers.rows import Part, collect, remove_parts, summary, to_annotations
