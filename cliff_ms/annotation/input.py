@@ -92,6 +92,7 @@ def _without_bodies(known: Annotations, labelled: bool) -> Annotations:
     keypoints2d = known.keypoints2d
     if not labelled:
         keypoints2d = convert_keypoints(known.input_keypoints, known.input_joint_set, "spin24")
+    ids = known.extras.get("annot_id", np.arange(len(known)) if known.file_rows is None else known.file_rows)
     return Annotations.of(
         image_names=known.image_names,
         center=known.center,
@@ -101,7 +102,7 @@ def _without_bodies(known: Annotations, labelled: bool) -> Annotations:
         img_hw=known.img_hw,
         input_keypoints=known.input_keypoints,
         input_joint_set=known.input_joint_set,
-        extras={"annot_id": known.extras.get("annot_id", np.arange(len(known)))},
+        extras={"annot_id": ids},
     )
 
 

@@ -1,5 +1,6 @@
 """Body files in SMPL format: the bundled npz, SMPL npz, and the original SMPL pickles, read into plain arrays."""
 
+import itertools
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,6 +24,15 @@ _SMPL_EXTRA_VERTEX_IDS = (
     2746, 2319, 2445, 2556, 2673, 6191, 5782, 5905, 6016, 6133,
 )  # fmt: skip
 _ROOT_PARENT = 4294967295  # -1 as uint32
+# What lies below what on a template; a joint set has some of each.
+_UPWARD = (
+    ("left_ankle", "left_knee", "left_hip", "left_shoulder"),
+    ("right_ankle", "right_knee", "right_hip", "right_shoulder"),
+    ("pelvis", "spine", "neck", "jaw", "head_top"),
+    ("pelvis", "spine1", "spine2", "spine3", "neck", "head"),
+    ("pelvis_mpii", "spine_h36m", "thorax_mpii", "jaw_h36m", "head_top_lsp"),
+    ("left_shoulder", "nose"),
+)
 
 
 @dataclass(frozen=True)
@@ -74,8 +84,8 @@ def load_body(path: str | Path | None = None) -> Body:
         The body.
 
     Raises:
-        InputError: Missing, truncated or foreign file, an array of the wrong shape, a pickle that would run code, or a
-            regressor made for another mesh.
+        InputError: Missing, truncated or foreign file, an array of the wrong shape, a pickle that would run code, a
+            regressor made for another mesh, or with its joints in another order.
 
     Examples:
         >>> from cliff_ms import load_body
@@ -120,7 +130,7 @@ def _to_body(arrays: dict, path: Path) -> Body:
         parents=parents,
         faces=get("f", None, 3).astype(np.int32),
         extra_vertex_ids=_extra_vertex_ids(arrays, path, count),
-        regressors=_regressors(arrays, path, count),
+        regressors=_regressors(arrays, path, v_template),
     )
 
 
@@ -149,8 +159,8 @@ def _extra_vertex_ids(arrays: dict, path: Path, count: int) -> np.ndarray:
     return ids
 
 
-def _regressors(arrays: dict, path: Path, count: int) -> dict[str, np.ndarray]:
-    found = {}
+def _regressors(arrays: dict, path: Path, v_template: np.ndarray) -> dict[str, np.ndarray]:
+    found, count = {}, len(v_template)
     for name, joints in REGRESSOR_JOINTS.items():
         key = f"J_regressor_{name}"
         beside = path.with_name(f"{key}.npy")
@@ -166,4 +176,23 @@ def _regressors(arrays: dict, path: Path, count: int) -> dict[str, np.ndarray]:
                 "a regressor belongs to one mesh."
             )
         found[name] = array.astype(np.float32)
+        _check_order(found[name] @ v_template, joints, where)
     return found
+
+
+def _check_order(points: np.ndarray, joints: tuple[str, ...], where: str) -> None:
+    """Check that joints (K, 3) m of a template, y up and its left at +x, lie where their names say."""
+    place = dict(zip(joints, points, strict=True))
+    problem = ""
+    for left in joints:
+        right = left.replace("left", "right")
+        if right != left and place[left][0] <= place[right][0]:
+            problem = problem or f"'{left}' is not left of '{right}'"
+    for chain in _UPWARD:
+        for low, high in itertools.pairwise(name for name in chain if name in place):
+            if place[high][1] <= place[low][1]:
+                problem = problem or f"'{high}' is not above '{low}'"
+    if problem:
+        raise InputError(
+            f"{where}: {problem} on the template, so its joints are in another order than {', '.join(joints)}."
+        )

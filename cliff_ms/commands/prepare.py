@@ -1,6 +1,7 @@
 """Turn a data set as it is downloaded into the annotation file that train.py and eval.py read.
 
 A run that was stopped goes on where it was: what it has read lies in OUTPUT.parts until the end.
+`prepare.py check FILE` says what is wrong with such a file, whoever wrote it.
 """
 
 import argparse
@@ -8,6 +9,7 @@ import inspect
 from pathlib import Path
 from typing import Any
 
+from cliff_ms.data.label_report import check_labels
 from cliff_ms.data.readers import DATASETS
 from cliff_ms.data.readers.prepare import PrepareJob, prepare
 
@@ -52,14 +54,26 @@ def parse_args() -> argparse.Namespace:
         if dataset.takes_fits:
             verb.add_argument("--fits", type=Path, help="SMPL bodies to merge: cliffGT npz, EFT json, SPIN npz or npy")
             verb.add_argument("--fits_rows", type=Path, help="SPIN's npz with the rows of an npy or npz without names")
+    text = (
+        "Report labels in other units, axes or orders, bad rows, and pictures that are missing or not those annotated."
+    )
+    check = verbs.add_parser("check", description=text)
+    check.add_argument("file", type=Path, help="any annotation file that train.py, eval.py and annotate.py read")
+    check.add_argument("--image_dir", type=Path, help="folder of the pictures, to look at them too")
+    check.add_argument("--decode", action="store_true", help="decode every picture to its end")
     return parser.parse_args()
 
 
-def main() -> None:
+def main() -> int:
     """Prepare, and say what was kept."""
     args = parse_args()
+    if args.dataset == "check":
+        report, usable = check_labels(args.file, args.image_dir, args.decode)
+        print(report)
+        return 0 if usable else 2
     dataset = DATASETS[args.dataset]
     options = {option: vars(args)[option] for option in dataset.options}
     fits = (args.fits, args.fits_rows) if dataset.takes_fits else ()
     print(prepare(PrepareJob(args.dataset, args.root, args.split, args.output, options, *fits)))
     print(f"wrote {args.output}")
+    return 0

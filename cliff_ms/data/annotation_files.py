@@ -8,17 +8,21 @@ A file is recognised by what it holds. N is the number of people, one per row, c
 - npz with `pose_cam` too: BEDLAM's with SMPL bodies; `part` or `gtkps`, `pose_cam shape trans_cam cam_ext cam_int`.
 - json with `data`: EFT's; `gt_keypoint_2d parm_pose parm_shape bbox_center bbox_scale imageName`.
 
-`scale` is the box height / 200. SPIN's, EFT's and BEDLAM's boxes are square, cliffGT's are 4:3: the height is taken as
-it is in either case, and the width of the crop follows from the network's input.
+What a row lacks may be NaN, or of confidence 0. `scale` is the box height / 200. SPIN's, EFT's and BEDLAM's boxes are
+square, cliffGT's are 4:3: the height is taken as it is in either case, and the width of the crop follows from the
+network's input.
 """
 
+import logging
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from scipy.spatial.transform import Rotation
 
 from cliff_ms.data.annotations import PIXELS_PER_SCALE, Annotations, to_scale
+from cliff_ms.data.label_checks import Findings, examine
 from cliff_ms.io.errors import InputError
 from cliff_ms.io.files import atomic_path, normalise_name, read_json, read_npz, require_file
 from cliff_ms.keypoints import JOINT_SETS, SMPL24, SPIN24
@@ -31,11 +35,16 @@ _KEY_OF = {
     "gender": "gender", "group": "group",
 }  # fmt: skip
 _KEYS = {*_KEY_OF.values(), "pose_cam", "trans_cam", "cam_ext", "cam_int", "gtkps"}
+NUM_BETAS = 10
+_GENDERS = {"male": "m", "female": "f", "neutral": "n", "m": "m", "f": "f", "n": "n"}
+_MAX_BAD_SHARE = 0.05  # of a file's rows; of more it is not the odd bad row
 _SMPLX_POSE = 165  # numbers of a SMPL-X pose: body, jaw, eyes and hands
+
+log = logging.getLogger("cliff_ms")
 
 
 def load_annotations(path: str | Path, extras: Iterable[str] = ()) -> Annotations:
-    """Read and check the annotations of a data set.
+    """Read the annotations of a data set, leaving out bad rows, with a warning.
 
     Args:
         path: One of the files of the table above.
@@ -45,15 +54,69 @@ def load_annotations(path: str | Path, extras: Iterable[str] = ()) -> Annotation
         The annotations, every value finite (but for an unknown focal length).
 
     Raises:
-        InputError: Missing, damaged or foreign file, SMPL-X bodies, no rows, or a value that is wrong; the message
-            names the file, the key and the first such row.
+        InputError: Missing, damaged or foreign file, SMPL-X bodies, no rows, labels in other units, axes or orders, or
+            more than one bad row in twenty; the message names the file, the key and the first such row.
+    """
+    known, findings = read_annotations(path, extras)
+    refused = refusal(path, known, findings)
+    if refused:
+        raise InputError(refused)
+    for note in findings.notes:
+        log.warning("%s: %s", path, note)
+    left_out = findings.reasons()
+    if not left_out:
+        return known
+    row, reason = next(iter(left_out.items()))
+    log.warning(
+        "%s: %d of %d rows left out, such as row %d: %s; `prepare.py check` lists them",
+        path, len(left_out), len(known), row, reason,
+    )  # fmt: skip
+    kept = np.flatnonzero(~findings.bad_rows(len(known)))
+    return replace(known.take(kept), file_rows=kept, left_out=left_out)
+
+
+def refusal(path: str | Path, known: Annotations, findings: Findings) -> str | None:
+    """Why `load_annotations` refuses a file, in one sentence; None where it takes it.
+
+    Args:
+        path: The file.
+        known: All its rows.
+        findings: What is wrong with them.
+    """
+    if findings.wrong:
+        return f"Annotation file '{path}': {findings.wrong[0]}."
+    reasons = findings.reasons()
+    if len(reasons) <= _MAX_BAD_SHARE * len(known):
+        return None
+    row, reason = next(iter(reasons.items()))
+    return (
+        f"Annotation file '{path}', row {row}: {reason}; {len(reasons)} of {len(known)} rows are bad, too many to be "
+        "left out; `prepare.py check` lists them."
+    )
+
+
+def read_annotations(path: str | Path, extras: Iterable[str] = ()) -> tuple[Annotations, Findings]:
+    """Read all rows of an annotation file and what is wrong with them.
+
+    Args:
+        path: As for `load_annotations`.
+        extras: The same.
+
+    Returns:
+        The annotations, in which bad rows hold anything, and the findings.
+
+    Raises:
+        InputError: A file that is missing, damaged, foreign or empty, or a key of it with the wrong shape or type.
     """
     path, extras = require_file(path, "Annotation file"), tuple(extras)
-    arrays = _read_eft(path) if _is_json(path) else read_npz(path, "Annotation file", _KEYS | {*extras})
-    columns = _Columns(path, arrays)
+    findings = Findings()
+    keys = _KEYS | {*extras}
+    arrays = _read_eft(path, findings) if _is_json(path) else read_npz(path, "Annotation file", keys)
+    columns = _Columns(path, arrays, findings)
     known = _from_bedlam(columns) if "pose_cam" in columns else _from_spin(columns)
     known.extras.update({key: columns.rows(key) for key in extras if key in columns})
-    return known
+    examine(known, findings)
+    return known, findings
 
 
 def save_annotations(path: str | Path, annotations: Annotations) -> None:
@@ -77,12 +140,17 @@ def to_arrays(annotations: Annotations) -> dict[str, np.ndarray]:
 
 
 class _Columns:
-    """The arrays of one file under their keys, checked as they are taken."""
+    """The arrays of one file under their keys, checked as they are taken; bad rows are noted in the findings."""
 
-    def __init__(self, path: Path, arrays: dict[str, np.ndarray]) -> None:
+    def __init__(self, path: Path, arrays: dict[str, np.ndarray], findings: Findings) -> None:
         self.path = path
         self.arrays = arrays
+        self.findings = findings
         self.count = len(self.image_names())
+        betas = arrays.get("shape", np.zeros(0))
+        if betas.ndim == 2 and betas.shape[1] > NUM_BETAS:  # such as BEDLAM's 11
+            findings.notes.append(f"of {betas.shape[1]} betas in 'shape' the first {NUM_BETAS} are taken")
+            arrays["shape"] = betas[:, :NUM_BETAS]
 
     def __contains__(self, key: str) -> bool:
         return key in self.arrays
@@ -107,34 +175,38 @@ class _Columns:
             raise self._error(key, f"must have {self.count} entries, one a row, but has shape {self.arrays[key].shape}")
         return self.arrays[key]
 
-    def get(self, key: str, *shape: int, allow_nan: bool = False) -> np.ndarray:
-        """A column that must be there, (N, *shape) float32 and finite."""
+    def get(self, key: str, *shape: int, missing: np.ndarray | bool = False) -> np.ndarray:
+        """A column that must be there, (N, *shape) float32 and finite; NaN where it is `missing`, (N,) bool."""
         array = self._required(key)
         expected = (self.count, *shape)
         if array.dtype.kind not in "fiub" or array.shape != expected:
             raise self._error(key, f"must be numbers of shape {expected}, but has shape {array.shape}, {array.dtype}")
-        array = array.astype(np.float32)
-        self.check(key, np.isfinite(array) | (np.isnan(array) if allow_nan else False), array, "must be finite")
+        with np.errstate(over="ignore"):
+            array = array.astype(np.float32)
+        self.check(key, _finite(array) | missing, "must be finite")
         return array
 
-    def optional(self, key: str, *shape: int, allow_nan: bool = False) -> np.ndarray | None:
+    def optional(self, key: str, *shape: int, missing: np.ndarray | bool = False) -> np.ndarray | None:
         """The same for a column that may be missing: None then."""
-        return self.get(key, *shape, allow_nan=allow_nan) if key in self.arrays else None
+        return self.get(key, *shape, missing=missing) if key in self.arrays else None
 
     def points(self, key: str, count: int, channels: int) -> np.ndarray | None:
         """Points with confidence in the last channel, those of confidence 0 all zero; None if there are none."""
-        array = self.optional(key, count, channels)
-        if array is not None:
-            confidence = array[..., -1]
-            self.check(key, (confidence >= 0) & (confidence <= 1), confidence, "must have confidences in [0, 1]")
-            array[confidence == 0] = 0
+        array = self.optional(key, count, channels, missing=True)
+        if array is None:
+            return None
+        array[(array[..., -1] == 0) | np.isnan(array[..., -1])] = 0
+        confidence = array[..., -1]
+        self.check(key, _finite(array), "must be finite where its confidence is not 0")
+        self.check(key, (confidence >= 0).all(1), "must not have negative confidences")
+        if (confidence > 1).any():
+            self.findings.notes.append(f"confidences above 1 in '{key}' count as 1")
+            np.minimum(confidence, 1, out=confidence)
         return array
 
-    def check(self, key: str, good: np.ndarray, array: np.ndarray, rule: str) -> None:
-        """Raise for the first row that is not good."""
-        if not good.all():
-            place = tuple(np.argwhere(~good)[0])
-            raise self._error(key, f"{rule}, but holds {array[place]}", f", row {place[0]}")
+    def check(self, key: str, good: np.ndarray, rule: str) -> None:
+        """Note the rows that are not good, (N,) bool."""
+        self.findings.add(f"'{key}' {rule}", ~good)
 
     def _required(self, key: str) -> np.ndarray:
         if key not in self.arrays:
@@ -153,25 +225,36 @@ class _Columns:
         except UnicodeDecodeError as error:
             raise self._error(key, f"holds bytes that are not UTF-8 ({error})") from None
 
-    def _error(self, key: str, problem: str, row: str = "") -> InputError:
-        return InputError(f"Annotation file '{self.path}'{row}: '{key}' {problem}.")
+    def _error(self, key: str, problem: str) -> InputError:
+        return InputError(f"Annotation file '{self.path}': '{key}' {problem}.")
+
+
+def _finite(array: np.ndarray) -> np.ndarray:
+    """(N,) bool, whether all of a row is."""
+    return np.isfinite(array).all(tuple(range(1, array.ndim)))
 
 
 def _from_spin(columns: _Columns) -> Annotations:
     """SPIN's keys, of which cliffGT, our own files and `_read_eft` give more or fewer."""
-    count = columns.count
-    pose, betas = columns.optional("pose", 72), columns.optional("shape", 10)
     has_smpl = columns.optional("has_smpl")
-    if has_smpl is None:  # SPIN's rule
-        has_smpl = np.full(count, pose is not None and betas is not None, np.float32)
-    columns.check("has_smpl", np.isin(has_smpl, (0, 1)), has_smpl, "must be 0 or 1")
-    if has_smpl.any() and (pose is None or betas is None):
-        missing = "pose" if pose is None else "shape"
-        raise InputError(f"Annotation file '{columns.path}': has_smpl is 1, but key '{missing}' is missing.")
+    if has_smpl is not None:
+        columns.check("has_smpl", np.isin(has_smpl, (0, 1)), "must be 0 or 1")
+        for key in ("pose", "shape"):
+            if has_smpl.any() and key not in columns:
+                raise InputError(f"Annotation file '{columns.path}': has_smpl is 1, but key '{key}' is missing.")
+    elif "pose" in columns and "shape" in columns:  # SPIN's rule
+        has_smpl = _finite(columns.rows("pose")) & _finite(columns.rows("shape"))
+    else:
+        has_smpl = np.zeros(columns.count)
+    bodiless = has_smpl == 0
+    pose, betas, translation = (
+        columns.optional(key, width, missing=bodiless)
+        for key, width in (("pose", 72), ("shape", NUM_BETAS), ("global_t", 3))
+    )
+    for label in (pose, betas, translation):
+        if label is not None:
+            label[bodiless & ~_finite(label)] = 0
     keypoints, joint_set = _input_keypoints(columns)
-    gender = columns.words("gender")
-    if gender is not None:
-        columns.check("gender", np.isin(gender, ("m", "f", "n")), gender, "must be 'm', 'f' or 'n'")
     return _checked(
         columns,
         keypoints2d=columns.points("part", len(SPIN24), 3),
@@ -179,12 +262,11 @@ def _from_spin(columns: _Columns) -> Annotations:
         pose=pose,
         betas=betas,
         has_smpl=has_smpl,
-        focal_length=columns.optional("focal_l", allow_nan=True),
+        focal_length=columns.optional("focal_l", missing=True),
         img_hw=columns.optional("img_hw", 2),
-        translation=columns.optional("global_t", 3),
+        translation=translation,
         input_keypoints=keypoints,
         input_joint_set=joint_set,
-        gender=gender,
         group=columns.words("group"),
     )
 
@@ -221,7 +303,7 @@ def _from_bedlam(columns: _Columns) -> Annotations:
         keypoints2d=keypoints2d,
         keypoints3d=columns.points("S", len(SPIN24), 4),
         pose=columns.get("pose_cam", 72),
-        betas=columns.get("shape", 10),
+        betas=columns.get("shape", NUM_BETAS),
         has_smpl=np.ones(columns.count, np.float32),
         focal_length=focal_length,
         img_hw=img_hw,
@@ -251,12 +333,17 @@ def _bedlam_keypoints(columns: _Columns) -> np.ndarray | None:
 def _checked(columns: _Columns, **values: np.ndarray | str | None) -> Annotations:
     """Check what all files have."""
     size = columns.get("scale") * PIXELS_PER_SCALE
-    columns.check("scale", size > 0, size / PIXELS_PER_SCALE, "must be positive")
-    known = Annotations.of(image_names=columns.image_names(), center=columns.get("center", 2), size=size, **values)
+    columns.check("scale", ~(size <= 0), "must be positive")
+    gender = columns.words("gender")
+    if gender is not None:
+        gender = np.array([_GENDERS.get(each, each) for each in gender.tolist()])
+        columns.check("gender", np.isin(gender, [*_GENDERS.values()]), "must be 'm', 'f' or 'n'")
+    names, center = columns.image_names(), columns.get("center", 2)
+    known = Annotations.of(image_names=names, center=center, size=size, gender=gender, **values)
     focal_length, img_hw = known.focal_length, known.img_hw
-    columns.check("focal_l", np.isnan(focal_length) | (focal_length > 0), focal_length, "must be positive")
+    columns.check("focal_l", np.isnan(focal_length) | (focal_length > 0) & (focal_length < np.inf), "must be positive")
     if img_hw is not None:
-        columns.check("img_hw", img_hw > 0, img_hw, "must be positive")
+        columns.check("img_hw", ~(img_hw <= 0).any(1), "must be positive")
     return known
 
 
@@ -268,30 +355,30 @@ def _is_json(path: Path) -> bool:
         return file.read(64).lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"{", b"[")
 
 
-def _read_eft(path: Path) -> dict[str, np.ndarray]:
-    """EFT's json as SPIN's arrays."""
+def _read_eft(path: Path, findings: Findings) -> dict[str, np.ndarray]:
+    """EFT's json as SPIN's arrays; bad rows are noted, and hold NaN or ''."""
     content = read_json(path, "Annotation file")
     rows = content.get("data") if isinstance(content, dict) else None
     if not isinstance(rows, list):
         raise InputError(f"Annotation file '{path}' is json, but not EFT's: it has no list 'data'.")
-    if not rows:
-        raise InputError(f"Annotation file '{path}' holds no rows.")
 
     def column(key: str, *shape: int, dtype: type = np.float64) -> np.ndarray:
-        values = []
+        values, bad = [], np.zeros(len(rows), bool)
         for index, row in enumerate(rows):
             try:
                 values.append(np.array(row[key], dtype).reshape(shape))
             except (KeyError, TypeError, ValueError):
-                what = f"numbers of shape {shape}" if shape else "one value"
-                raise InputError(f"Annotation file '{path}', row {index}: '{key}' must be {what}.") from None
-        return np.array(values)
+                bad[index] = True
+                values.append(np.full(shape, "" if dtype is np.str_ else np.nan, dtype))
+        findings.add(f"'{key}' must be {f'numbers of shape {shape}' if shape else 'one value'}", bad)
+        return np.array(values, dtype).reshape(-1, *shape)
 
     rotmats = column("parm_pose", 24, 3, 3)
+    rotmats[~_finite(rotmats)] = np.eye(3)
     gap = np.abs(rotmats @ rotmats.swapaxes(-1, -2) - np.eye(3)).max((1, 2, 3))
     wrong = ~((gap < 0.01) & (np.linalg.det(rotmats) > 0).all(1))
-    if wrong.any():
-        raise InputError(f"Annotation file '{path}', row {wrong.argmax()}: 'parm_pose' must hold rotation matrices.")
+    findings.add("'parm_pose' must hold rotation matrices", wrong)
+    rotmats[wrong] = np.eye(3)
     return {
         "imgname": column("imageName", dtype=np.str_),
         "center": column("bbox_center", 2),

@@ -32,6 +32,8 @@ class Annotations:
         gender: (N,) 'm', 'f' or 'n': the SMPL model that pose and betas are of; or None.
         group: (N,) str, the sequence, action or subject that results are broken down by; or None.
         extras: Arrays of N rows that only some files have, under the files' own keys.
+        file_rows: (N,) int, their rows in the file that they were read from, if bad ones were left out; or None.
+        left_out: File row of each that was -> why.
     """
 
     image_names: np.ndarray
@@ -50,6 +52,8 @@ class Annotations:
     gender: np.ndarray | None = None
     group: np.ndarray | None = None
     extras: dict[str, np.ndarray] = field(default_factory=dict)
+    file_rows: np.ndarray | None = None
+    left_out: dict[int, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.image_names)
@@ -76,6 +80,10 @@ class Annotations:
     def take(self, rows: np.ndarray | slice) -> "Annotations":
         """Some of the rows: their numbers, a slice, or a mask (N,) bool."""
         return _per_column([self], lambda columns: columns[0][rows])
+
+    def file_row(self, row: int) -> int:
+        """What a message calls a row: its number in the file."""
+        return row if self.file_rows is None else int(self.file_rows[row])
 
 
 def concatenate(parts: Sequence[Annotations]) -> Annotations:

@@ -9,24 +9,23 @@ say, and take seconds to stop.
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from itertools import count, islice
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import cv2
 
-from cliff_ms.data.batching import Batch
+if TYPE_CHECKING:  # it loads MindSpore
+    from cliff_ms.data.batching import Batch
 
 Result = TypeVar("Result")
 
 
-def in_order(
-    pool: ThreadPoolExecutor, work: Callable[..., Result], items: Iterable[tuple], ahead: int
-) -> Iterator[Result]:
-    """Work on items in other threads, a few ahead of their use.
+def in_order(pool: Executor, work: Callable[..., Result], items: Iterable[tuple], ahead: int) -> Iterator[Result]:
+    """Work on items in other threads or processes, a few ahead of their use.
 
     Args:
-        pool: The threads.
+        pool: The threads or processes.
         work: What to do with an item.
         items: Arguments of `work`; taken from in this thread.
         ahead: How many items at once are in work, or done and not used yet.
@@ -46,8 +45,8 @@ def in_order(
 
 
 def load_batches(
-    load: Callable[[int], Batch], workers: int, start: int = 0, stop: int | None = None
-) -> Iterator[Batch]:
+    load: Callable[[int], "Batch"], workers: int, start: int = 0, stop: int | None = None
+) -> Iterator["Batch"]:
     """Load batches in order.
 
     Workers switch off OpenCV's own threads, for the whole process: they keep the cores busy themselves.

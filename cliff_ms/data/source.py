@@ -13,11 +13,13 @@ from cliff_ms.data.augment import Sample, augment, channel_noise, crop_to_input,
 from cliff_ms.data.batching import Batch
 from cliff_ms.data.crop import crop_rounded, fitting_reduction, normalize_image, normalize_keypoints
 from cliff_ms.data.decoding import ImageFile
+from cliff_ms.data.label_checks import box_outside_image
 from cliff_ms.data.occlusion import occlude
+from cliff_ms.data.picture_checks import CENTER_OUTSIDE, MISSING, OTHER_SIZE, is_other_size, look_at_pictures
 from cliff_ms.io.errors import InputError
 from cliff_ms.keypoints import convert_keypoints
 
-_PROBED_IMAGES = 100  # looked for when a source is opened, so that a wrong folder is found before training starts
+_PROBED_IMAGES = 100  # looked at when a source is opened, so that a wrong folder is found before training starts
 
 
 class Source:
@@ -37,8 +39,8 @@ class Source:
         reads_pixels: Whether the network reads crops; else it reads keypoints.
 
     Raises:
-        InputError: What `load_annotations` raises; no image folder, or the first 100 images are not in it; for a
-            keypoint model, no input keypoints or no image sizes.
+        InputError: What `load_annotations` raises; no image folder, or of up to 100 images none is in it or most are
+            not those annotated; for a keypoint model, no input keypoints or no image sizes.
     """
 
     def __init__(
@@ -95,26 +97,31 @@ class Source:
             One sample.
 
         Raises:
-            InputError: If its picture cannot be read, or has another size than the annotations say.
+            InputError: If its picture cannot be read, has another size than the annotations say, or is not where the
+                box is.
         """
         if self.reads_pixels:
             try:
                 return self._read_pixels(row, rng)
             except InputError as error:
-                raise InputError(f"Annotation file '{self.path}', row {row}: {error}") from None
+                raise InputError(
+                    f"Annotation file '{self.path}', row {self.annotations.file_row(row)}: {error}"
+                ) from None
         sample = self._augmented(self._sample(row, self.annotations.img_hw[row]), rng)
         inputs = normalize_keypoints(sample.input_keypoints[None], sample.center[None], np.array([sample.size]))
         return self._arrays(row, sample, inputs[0])
 
     def _read_pixels(self, row: int, rng: np.random.Generator | None) -> Batch:
-        picture = ImageFile(self.image_path(row))
-        img_hw, stated = np.array(picture.img_hw), self.annotations.img_hw
-        if stated is not None and (np.abs(stated[row] - img_hw) > 1).any():
+        picture, known = ImageFile(self.image_path(row)), self.annotations
+        img_hw, stated = np.array(picture.img_hw), known.img_hw
+        if stated is not None and is_other_size(stated[row], img_hw):
             height, width = (f"{n:g}" for n in stated[row])
             raise InputError(
-                f"image '{self.annotations.image_names[row]}' is {img_hw[1]} x {img_hw[0]} px, but the annotations are "
+                f"image '{known.image_names[row]}' is {img_hw[1]} x {img_hw[0]} px, but the annotations are "
                 f"for {width} x {height}; turn or resize the images, or annotate these."
             )
+        if box_outside_image(*(array[row : row + 1] for array in (known.center, known.size)), img_hw[None])[0]:
+            raise InputError(f"the box lies outside the image '{known.image_names[row]}'; are its pixels the image's?")
         sample, crop_hw = self._augmented(self._sample(row, img_hw), rng), self._model.crop_hw
         if rng is None and self._model.crop_style == "rounded":
             crop = crop_rounded(picture.decode(1), sample.center, sample.size, crop_hw)
@@ -163,9 +170,18 @@ class Source:
     def _check_images(self, image_dir: str, key: str) -> None:
         if not image_dir or not self._image_dir.is_dir():
             raise InputError(f"{key}.image_dir: there is no folder '{image_dir}'; set it to where the images are.")
-        names = self.annotations.image_names[:_PROBED_IMAGES]
-        if not any((self._image_dir / name).is_file() for name in names):
+        rows = np.linspace(0, len(self) - 1, min(len(self), _PROBED_IMAGES)).astype(int)
+        problems = look_at_pictures(self.annotations, self._image_dir, rows)
+        found = len(rows) - len(problems.get(MISSING, ()))
+        if not found:
             raise InputError(
-                f"{key}.image_dir: '{image_dir}' has none of the first {len(names)} images of '{self.path}', such as "
-                f"'{names[0]}'."
+                f"{key}.image_dir: '{image_dir}' has none of {len(rows)} images of '{self.path}', such as "
+                f"'{self.annotations.image_names[0]}'."
             )
+        for problem in (OTHER_SIZE, CENTER_OUTSIDE):
+            wrong = problems.get(problem, ())
+            if len(wrong) > found / 2:
+                raise InputError(
+                    f"{key}.image_dir: of {found} images of '{self.path}' looked at in '{image_dir}', {len(wrong)} are "
+                    f"not those that were annotated, such as '{self.annotations.image_names[wrong[0]]}': {problem}."
+                )

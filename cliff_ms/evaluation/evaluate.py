@@ -121,6 +121,13 @@ def evaluate(job: EvalJob) -> Evaluation:
             meta.body,
             body.name,
         )
+    missing = job.protocol.people - len(data.annotations)
+    if missing > 0:
+        left_out["not in the file"] = missing
+        log.warning(
+            "%s holds %d of the %d people of the test set: the score is that of a part",
+            job.annotations, len(data.annotations), job.protocol.people,
+        )  # fmt: skip
     outcome = job.protocol.score(job, network, data, bodies)
     values = {
         "dataset": job.protocol.dataset,

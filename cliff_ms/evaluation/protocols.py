@@ -75,6 +75,7 @@ class Protocol:
         free_body: May be scored with another body than SMPL.
         focal: 'file' takes the focal lengths of the annotations and estimates those that are not known, 'known' refuses
             annotations without, 'estimated' never looks at them.
+        people: How many the file of the whole test set holds, as published; 0 where that is not known.
         score: Runs and scores a network: (EvalJob, Network, EvalDataset, what `load_bodies` gives) -> Outcome, of
             `evaluate`.
     """
@@ -93,6 +94,7 @@ class Protocol:
     of_frames: bool = False
     free_body: bool = False
     focal: str = "file"
+    people: int = 0
     score: Callable[..., "Outcome"] = _score_people
 
 
@@ -152,8 +154,9 @@ _ALL = (
         "CLIFF section 4 and its authors, noah-research issues 94 and 178; PVE as BEDLAM hmr_trainer_smpl.py",
         pve="neutral",
         of_frames=True,
+        people=35_515,
     ),
-    Protocol("3dpw", "spin", "SPIN eval.py; it has no PVE", of_frames=True),
+    Protocol("3dpw", "spin", "SPIN eval.py; it has no PVE", of_frames=True, people=35_515),
     Protocol(
         "3dpw",
         "vibe",
@@ -162,6 +165,7 @@ _ALL = (
         truth="neutral",
         pve="neutral",
         of_frames=True,
+        people=34_561,
     ),
     Protocol(
         "3dpw",
@@ -169,6 +173,7 @@ _ALL = (
         "mmhuman3d human_image_dataset.py: PVE on the true gender's body",
         pve="gendered",
         of_frames=True,
+        people=35_515,
     ),
     *_human36m("h36m_p1", _SUBJECTS_9_11),
     *_human36m("h36m_p2", _SUBJECTS_9_11 + r"[^/]*\.60457274"),
@@ -179,6 +184,7 @@ _ALL = (
         joints=H36M17,
         truth="mocap",
         pck=True,
+        people=2_929,
     ),
     Protocol(
         "mpi_inf_3dhp",

@@ -47,6 +47,8 @@ def open_rows(
     config, known = SourceConfig(str(annotations), str(image_dir or "")), protocol.focal != "estimated"
     source = Source(config, model, protocol.dataset, known_focal_length=known)
     rows, left_out = scored_rows(protocol, source.annotations, str(annotations))
+    if source.annotations.left_out:
+        left_out["labels that cannot be right, see `prepare.py check`"] = len(source.annotations.left_out)
     if not model.reads_keypoints or keypoints == "clean":
         return EvalDataset(source, batch_size, rows), left_out
     other = _other_keypoints(source, model, keypoints)
@@ -87,10 +89,12 @@ def read_keypoints(source: Source, which: str) -> tuple[np.ndarray, str]:
     if which == "clean":
         return known.input_keypoints, known.input_joint_set
     joint_set = which if which in JOINT_SETS else known.input_joint_set
-    key, shape = f"input_keypoints_{which}", (len(source), len(JOINT_SETS[joint_set]), 3)
+    key, count = f"input_keypoints_{which}", len(known) + len(known.left_out)
+    shape = (count, len(JOINT_SETS[joint_set]), 3)
     arrays = read_npz(path, "Annotation file", (key,)) if zipfile.is_zipfile(path) else {}
     if key not in arrays:
         raise InputError(f"Annotation file '{path}': key '{key}' is missing, which --keypoints {which} reads.")
     if arrays[key].shape != shape or not np.isfinite(arrays[key]).all():
         raise InputError(f"Annotation file '{path}': '{key}' must be finite numbers of shape {shape}.")
-    return arrays[key].astype(np.float32), joint_set
+    kept = slice(None) if known.file_rows is None else known.file_rows
+    return arrays[key][kept].astype(np.float32), joint_set

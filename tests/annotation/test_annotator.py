@@ -216,10 +216,10 @@ def test_coco_json_is_the_same_people(files, tmp_path):
     ]
     annotations.insert(2, annotations[0] | {"iscrowd": 1})
     annotations.insert(4, annotations[0] | {"keypoints": [5, 5, 2] * 3 + [0] * 42})
-    images = [{"id": k, "file_name": name, "height": 500, "width": 400} for k, name in enumerate(("a.jpg", "b.jpg"))]
+    images = [{"id": k, "file_name": name, "height": 720, "width": 1280} for k, name in enumerate(("a.jpg", "b.jpg"))]
     (tmp_path / "coco.json").write_text(json.dumps({"images": images, "annotations": annotations}))
     found = read_target(tmp_path / "coco.json", None, MODEL).people
-    sizes = np.tile(np.float32([500, 400]), (6, 1))
+    sizes = np.tile(np.float32([720, 1280]), (6, 1))
     assert_same(found, boxed(tmp_path, keypoints, np.array(names), "coco17", sizes))
     assert found.extras["annot_id"].tolist() == [100, 99, 98, 97, 96, 95]
 
@@ -232,10 +232,10 @@ def test_openpose_folder_is_the_same_people(tmp_path):
     for name, rows in (("x", slice(0, 3)), ("y", slice(3, 5))):
         people = [{"pose_keypoints_2d": each.ravel().tolist()} for each in keypoints[rows]]
         (tmp_path / "json" / f"{name}_keypoints.json").write_text(json.dumps({"people": people}))
-        write_image(tmp_path / "images" / f"{name}.png", np.zeros((60, 80, 3), np.uint8))
+        write_image(tmp_path / "images" / f"{name}.png", np.zeros((720, 1280, 3), np.uint8))
     model = dataclasses.replace(MODEL, joint_set="openpose25")
     found = read_target(tmp_path / "json", tmp_path / "images", model).people
-    names, sizes = np.array(["x.png"] * 3 + ["y.png"] * 2), np.tile(np.float32([60, 80]), (5, 1))
+    names, sizes = np.array(["x.png"] * 3 + ["y.png"] * 2), np.tile(np.float32([720, 1280]), (5, 1))
     assert_same(found, boxed(tmp_path, keypoints, names, "openpose25", sizes))
     hip, knee = SPIN24.index("left_hip_lsp"), SPIN24.index("left_knee")
     np.testing.assert_array_equal(found.keypoints2d[:, hip], keypoints[:, OPENPOSE25.index("left_hip")])

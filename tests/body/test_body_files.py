@@ -11,7 +11,8 @@ from scipy import sparse
 
 from cliff_ms.body.files import load_body
 from cliff_ms.io.errors import InputError
-from tests.toys.body import toy_arrays
+from cliff_ms.keypoints import H36M17
+from tests.toys.body import toy_arrays, toy_regressor
 
 NOT_ARRAYS = {"J": np.zeros((24, 3)), "bs_style": "lbs", "bs_type": "lrotmin"}
 
@@ -108,12 +109,23 @@ def test_a_pickle_that_would_run_something_is_refused(tmp_path, monkeypatch):
 
 def test_regressors_come_from_beside_the_file_and_must_fit(tmp_path):
     np.savez(tmp_path / "toy.npz", **toy_arrays(vertices=97))
-    np.save(tmp_path / "J_regressor_h36m.npy", np.full((17, 97), 1 / 97))
+    regressor = toy_regressor(H36M17)
+    np.save(tmp_path / "J_regressor_h36m.npy", regressor)
     body = load_body(tmp_path / "toy.npz")
     assert set(body.regressors) == {"h36m"} and body.regressors["h36m"].shape == (17, 97)
     np.save(tmp_path / "J_regressor_h36m.npy", np.full((17, 6890), 1 / 6890))
     with pytest.raises(InputError, match=r"J_regressor_h36m.npy.*\(17, 97\).*\(17, 6890\)"):
         load_body(tmp_path / "toy.npz")
+
+    legs_of_the_data_set = [0, 4, 5, 6, 1, 2, 3, *range(7, 17)]  # Human3.6M's own order: the right leg comes first
+    head_first = [*range(9), 10, 9, *range(11, 17)]
+    for order, problem in (
+        (legs_of_the_data_set, "'left_hip' is not left of"),
+        (head_first, "'head_top' is not above"),
+    ):
+        np.save(tmp_path / "J_regressor_h36m.npy", regressor[order])
+        with pytest.raises(InputError, match=rf"J_regressor_h36m.npy.*{problem}.*another order than pelvis, left_hip"):
+            load_body(tmp_path / "toy.npz")
 
 
 def broken(**changes):

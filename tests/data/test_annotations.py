@@ -16,14 +16,16 @@ COUNT = 3
 
 def spin_arrays():
     rng = np.random.default_rng(0)
-    part = np.concatenate([rng.uniform(0, 500, (COUNT, 24, 2)), np.ones((COUNT, 24, 1))], -1)
+    center, scale = rng.uniform(100, 400, (COUNT, 2)), rng.uniform(0.5, 3, COUNT)
+    points = center[:, None] + 200 * scale[:, None, None] * rng.uniform(-0.5, 0.5, (COUNT, 24, 2))
+    part = np.concatenate([points, np.ones((COUNT, 24, 1))], -1)
     part[1, 5] = (7, 8, 0)
     return {
         "imgname": np.array(["a/1.jpg", "./a/2.jpg", "a\\3.jpg"]),
-        "center": rng.uniform(100, 400, (COUNT, 2)),
-        "scale": rng.uniform(0.5, 3, COUNT),
+        "center": center,
+        "scale": scale,
         "part": part,
-        "S": np.concatenate([rng.normal(size=(COUNT, 24, 3)), np.ones((COUNT, 24, 1))], -1),
+        "S": np.concatenate([rng.normal(0, 0.3, (COUNT, 24, 3)), np.ones((COUNT, 24, 1))], -1),
         "pose": rng.normal(0, 0.5, (COUNT, 72)),
         "shape": rng.normal(size=(COUNT, 10)),
     }
@@ -46,7 +48,9 @@ def bedlam_arrays():
         "trans_cam": np.full((COUNT, 3), 0.5),
         "cam_ext": place,
         "cam_int": camera,
-        "gtkps": np.concatenate([rng.uniform(0, 500, (COUNT, 30, 2)), np.ones((COUNT, 30, 1))], -1),
+        "gtkps": np.concatenate(
+            [arrays["center"][:, None] + rng.uniform(-50, 50, (COUNT, 30, 2)), np.ones((COUNT, 30, 1))], -1
+        ),
         "sub": np.array([{}] * COUNT, dtype=object),  # pickled: must not be opened
     }
 
@@ -181,13 +185,12 @@ def put(key, row, value):
 WRONG = {
     "nan": (put("pose", (1, 3), np.nan), "row 1: 'pose' must be finite"),
     "infinite": (put("center", (2, 0), np.inf), "row 2: 'center' must be finite"),
-    "negative size": (put("scale", 1, -2), "row 1: 'scale' must be positive, but holds -2"),
+    "negative size": (put("scale", 1, -2), "row 1: 'scale' must be positive"),
     "zero size": (put("scale", 0, 0), "row 0: 'scale' must be positive"),
-    "confidence": (put("part", (2, 4, 2), 30), r"row 2: 'part' must have confidences in \[0, 1\], but holds 30"),
-    "negative confidence": (put("S", (0, 4, 3), -1), "row 0: 'S' must have confidences"),
+    "negative confidence": (put("S", (0, 4, 3), -1), "row 0: 'S' must not have negative confidences"),
     "flag": (lambda a: a.update(has_smpl=[1, 2, 0]), "row 1: 'has_smpl' must be 0 or 1"),
     "focal length": (put("focal_l", 1, 0), "row 1: 'focal_l' must be positive"),
-    "infinite focal length": (put("focal_l", 1, np.inf), "row 1: 'focal_l' must be finite"),
+    "infinite focal length": (put("focal_l", 1, np.inf), "row 1: 'focal_l' must be positive"),
     "rows": (lambda a: a.update(center=a["center"][:2]), r"'center' must be numbers of shape \(3, 2\)"),
     "joints": (lambda a: a.update(part=a["part"][:, :14]), r"'part' must be numbers of shape \(3, 24, 3\)"),
     "text": (lambda a: a.update(scale=np.array(["x"] * 3)), "'scale' must be numbers"),

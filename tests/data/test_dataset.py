@@ -17,6 +17,7 @@ from cliff_ms.data.loader import load_batches
 from cliff_ms.data.source import Source
 from cliff_ms.io.errors import InputError
 from cliff_ms.io.images import read_image
+from cliff_ms.keypoints import SPIN24
 
 HW = (90, 120)
 MODEL = ModelConfig(crop_hw=(64, 48))
@@ -25,7 +26,7 @@ STILL = AugmentConfig(flip=0, rotation_prob=0, scale=0, noise=0)
 
 
 def make_source(folder, name, count, first, **changes):
-    """Pictures and annotations of `count` people; betas[0] is a number of its own for each, from `first`."""
+    """Pictures and annotations of `count` people; 100 betas[0] is a number of its own for each, from `first`."""
     rng = np.random.default_rng(first)
     (folder / name).mkdir()
     for k in range(count):
@@ -36,9 +37,9 @@ def make_source(folder, name, count, first, **changes):
         "center": rng.uniform([40, 30], [80, 60], (count, 2)),
         "scale": rng.uniform(0.3, 0.8, count),
         "part": np.concatenate([rng.uniform(0, 90, (count, 24, 2)), np.ones((count, 24, 1))], -1),
-        "S": np.concatenate([rng.normal(size=(count, 24, 3)), np.ones((count, 24, 1))], -1),
+        "S": np.concatenate([rng.normal(0, 0.3, (count, 24, 3)), np.ones((count, 24, 1))], -1),
         "pose": rng.normal(0, 0.3, (count, 72)),
-        "shape": np.column_stack([np.arange(first, first + count), np.zeros((count, 9))]),
+        "shape": np.column_stack([np.arange(first, first + count) / 100, np.zeros((count, 9))]),
         "input_keypoints": np.concatenate([rng.uniform(0, 90, (count, 17, 2)), np.ones((count, 17, 1))], -1),
         "input_joint_set": "coco17",
         "img_hw": np.tile(HW, (count, 1)),
@@ -69,7 +70,7 @@ def assert_same(first, second):
 
 
 def people(batches):
-    return np.concatenate([batch.betas[:, 0] for batch in batches]).astype(int)
+    return np.rint(100 * np.concatenate([batch.betas[:, 0] for batch in batches])).astype(int)
 
 
 def test_batches_do_not_depend_on_workers_nor_on_the_start(tmp_path):
@@ -141,7 +142,8 @@ def test_what_is_at_a_keypoint_comes_to_its_label_through_file_and_reduction(tmp
     y, x = np.mgrid[: hw[0], : hw[1]] + 0.5
     light = 250 * np.exp(-((x - place[0]) ** 2 + (y - place[1]) ** 2) / (2 * 8**2))
     noise = np.random.default_rng(0).integers(0, 2, hw) * 100
-    part = np.tile(np.r_[place, 1], (40, 24, 1))
+    part = np.concatenate([np.random.default_rng(1).uniform(200, 500, (40, 24, 2)), np.ones((40, 24, 1))], -1)
+    part[:, [SPIN24.index("right_ankle"), SPIN24.index("left_ankle")], :2] = place
     changes = {"part": part, "center": place + [[15, -20]] * 40, "scale": np.linspace(0.8, 3.4, 40), "img_hw": None}
     source = make_source(tmp_path, "a", 40, 0, **changes)
     for picture in (tmp_path / "a").iterdir():
@@ -149,7 +151,7 @@ def test_what_is_at_a_keypoint_comes_to_its_label_through_file_and_reduction(tmp
     config = make_config([source], batch_size=40, augment=AugmentConfig(rotation_prob=0.7, noise=0))
     batch = TrainDataset(config).batch(0)
     step = batch.bbox_size[:, None] / 64
-    expected = (batch.keypoints2d[:, 0, :2] - batch.center) / step + [24, 32]
+    expected = (batch.keypoints2d[:, SPIN24.index("right_ankle"), :2] - batch.center) / step + [24, 32]
     red = np.maximum(batch.inputs[:, 0] * 0.229 + 0.485 - 0.05, 0)
     found = [(red.sum(axis) * (np.arange(n) + 0.5)).sum(1) / red.sum((1, 2)) for axis, n in ((1, 48), (2, 64))]
     np.testing.assert_allclose(np.stack(found, 1), expected, atol=0.15)
@@ -206,7 +208,7 @@ def test_focal_lengths_of_the_file_are_given_or_not(tmp_path):
 
 
 def test_rows_without_labels_are_left_out_of_training(tmp_path):
-    part = np.ones((6, 24, 3)) * (np.arange(6) != 2)[:, None, None]
+    part = np.tile([[50, 40, 1], [60, 50, 1]], (6, 12, 1)) * (np.arange(6) != 2)[:, None, None]
     labels = {"part": part, "S": None, "pose": None, "shape": None}
     source = make_source(tmp_path, "a", 6, 0, **labels)
     assert TrainDataset(make_config([source])).epoch_length == 5
@@ -256,7 +258,7 @@ def test_sources_that_cannot_be_used(tmp_path):
         (replace(good, annotations=str(tmp_path / "b.npz")), MODEL, "b.npz' does not exist"),
         (replace(good, image_dir=str(tmp_path / "c")), MODEL, r"data.train\[0\].image_dir: there is no folder"),
         (replace(good, image_dir=""), MODEL, "there is no folder"),
-        (replace(good, image_dir=str(tmp_path)), MODEL, "has none of the first 3 images"),
+        (replace(good, image_dir=str(tmp_path)), MODEL, "has none of 3 images"),
         (make_source(tmp_path, "d", 3, 0, img_hw=None), KEYPOINTS, "key 'img_hw' is missing"),
         (make_source(tmp_path, "e", 3, 0, input_keypoints=None), KEYPOINTS, "key 'input_keypoints' is missing"),
     ]

@@ -304,7 +304,10 @@ def fits_file(tmp_path, got, kind):
     count, rng = len(got), np.random.default_rng(1)
     order = np.arange(count)[::-1]
     part = np.concatenate(
-        [got.keypoints2d[order] + np.array([0.3, 0, 0]) * got.keypoints2d[order, :, 2:], np.ones((1, 24, 3))]
+        [
+            got.keypoints2d[order] + np.array([0.3, 0, 0]) * got.keypoints2d[order, :, 2:],
+            np.tile(np.arange(24)[:, None] + 1.0, (1, 1, 3)),
+        ]
     )
     part[..., 2] = np.minimum(part[..., 2], 1)
     pose, shape = rng.normal(0, 0.3, (count + 1, 72)), rng.normal(size=(count + 1, 10))

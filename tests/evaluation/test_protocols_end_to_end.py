@@ -19,11 +19,11 @@ from cliff_ms.config import ModelConfig
 from cliff_ms.data.crop import IMAGENET_MEAN, IMAGENET_STD
 from cliff_ms.evaluation import evaluate
 from cliff_ms.io.errors import InputError
-from cliff_ms.keypoints import COCO17, LSP_EXTRA9, SMPL45, index_map
+from cliff_ms.keypoints import COCO17, H36M17, LSP_EXTRA9, SMPL45, index_map
 from cliff_ms.weights.checkpoint import Weights, WeightsMeta
 from tests.toys import agora as raw_agora
 from tests.toys import datasets as raw
-from tests.toys.body import toy_arrays
+from tests.toys.body import toy_arrays, toy_regressor
 from tests.toys.reference import reference_smpl
 
 META = WeightsMeta(ModelConfig(), "the truth", body="SMPL_NEUTRAL")
@@ -32,7 +32,7 @@ CLOSE = {"abs": 0.1}  # mm or degrees
 H36M_RAW = [11, 6, 7, 8, 1, 2, 3, 12, 24, 14, 15, 17, 18, 19, 25, 26, 27]
 TEST_3DHP_RAW = [14, 11, 12, 13, 8, 9, 10, 15, 1, 16, 0, 5, 6, 7, 2, 3, 4]
 EVALUATED = [6, 5, 4, 1, 2, 3, 16, 15, 14, 11, 12, 13, 8, 10]  # SPIN's H36M_TO_J14
-REGRESSOR = np.random.default_rng(5).dirichlet(np.full(97, 0.1), 17)
+REGRESSOR = toy_regressor(H36M17)
 FLIP = np.diag([1.0, -1, -1])
 UPSET = Rotation.from_euler("z", 10, degrees=True).as_matrix()
 
@@ -48,7 +48,7 @@ def bodies(tmp_path_factory):
     for name, content in (("NEUTRAL", arrays), ("FEMALE", arrays), ("MALE", male)):
         (folder / f"SMPL_{name}.pkl").write_bytes(pickle.dumps(content, protocol=2))
     np.save(folder / "J_regressor_h36m.npy", REGRESSOR)
-    np.save(folder / "J_regressor_extra.npy", np.random.default_rng(9).dirichlet(np.ones(97), len(LSP_EXTRA9)))
+    np.save(folder / "J_regressor_extra.npy", toy_regressor(LSP_EXTRA9))
     return folder
 
 

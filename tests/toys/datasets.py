@@ -13,7 +13,7 @@ from scipy.spatial.transform import Rotation
 
 from cliff_ms.body.files import load_body
 from cliff_ms.keypoints import LSP_EXTRA9, SMPL45
-from tests.toys.body import toy_arrays
+from tests.toys.body import toy_arrays, toy_regressor
 from tests.toys.reference import reference_smpl
 
 
@@ -44,8 +44,7 @@ def write_bodies(folder, with_extra=True):
         with open(folder / f"SMPL_{name}.pkl", "wb") as file:
             pickle.dump(toy_arrays(seed=seed) | {"extra_vertex_ids": np.arange(21)}, file, protocol=2)
     if with_extra:
-        rng = np.random.default_rng(9)
-        np.save(folder / "J_regressor_extra.npy", rng.dirichlet(np.ones(97), len(LSP_EXTRA9)))
+        np.save(folder / "J_regressor_extra.npy", toy_regressor(LSP_EXTRA9))
     return folder
 
 

@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from cliff_ms.data.annotation_files import load_annotations
+from cliff_ms.data.annotation_files import load_annotations, read_annotations
 from cliff_ms.data.annotations import Annotations
 from cliff_ms.io.errors import InputError
 from cliff_ms.io.files import check_not_overwritten, read_npy, read_npz, require_file
@@ -43,12 +43,12 @@ def load_fits(path: Path | None, rows_of: Path | None, output: Path) -> Annotati
         return load_annotations(path)
     if rows_of is None:
         raise InputError(f"--fits '{path}' does not say which people it is of: give SPIN's npz of them as --fits_rows.")
-    people = load_annotations(rows_of)
+    people, findings = read_annotations(rows_of)  # all rows, as the bodies have no names
     pose, betas, has_smpl = arrays
     if not len(pose) == len(betas) == len(has_smpl) == len(people):
         raise InputError(f"--fits '{path}' has {len(pose)} rows, but --fits_rows '{rows_of}' has {len(people)}.")
     good = np.isfinite(pose).all(1) & np.isfinite(betas).all(1) & (has_smpl > 0)
-    return replace(
+    people = replace(
         people,
         pose=np.where(good[:, None], pose, 0).astype(np.float32),
         betas=np.where(good[:, None], betas, 0).astype(np.float32),
@@ -56,6 +56,7 @@ def load_fits(path: Path | None, rows_of: Path | None, output: Path) -> Annotati
         focal_length=np.full(len(people), np.nan, np.float32),
         translation=None,
     )
+    return people.take(~findings.bad_rows(len(people)))
 
 
 def merge(annotations: Annotations, fits: Annotations) -> tuple[Annotations, int]:

@@ -1,0 +1,235 @@
+"""Labels that are well formed and wrong: in other units, axes or orders than `Annotations` states, or astray.
+
+A file whose rows, by and large, mean something else is wrong as a whole. Of a file that is right, single rows may be
+bad. N is the number of rows; limits are far from what bodies and detectors do, so that what passes them is a mistake.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from cliff_ms.body.files import load_body
+from cliff_ms.body.skinning import Skinner
+from cliff_ms.data.annotations import PIXELS_PER_SCALE, Annotations
+from cliff_ms.keypoints import SPIN24, SPIN24_OF_LANDMARKS, convert_keypoints, flip_permutation
+
+_FAR = 10.0  # box heights from the centre; the feet of whom a box shows only the face are 8 away
+_MAX_EXTENT, _MIN_EXTENT = 4.0, 0.2  # m, of the largest distance between two joints of a person
+_MAX_ANGLE = 2 * np.pi  # rad; of the largest joint angle of most people
+_MAX_BETA = 20.0
+_MAX_DISTANCE = 500.0  # m, from the camera
+_EXTENTS_IN_BOX = 20.0  # a box is neither that much larger than the person's keypoints nor smaller
+_MIN_PIXELS = 3.0  # px that a person's keypoints extend over
+_MIN_FOCAL_LENGTH = 0.1  # of the image's larger side; a lens of 150 degrees
+_MIN_JOINTS = 6  # that a person's extent is measured on
+_SAMPLED, _MIN_SAMPLES, _MIN_COMMON = 200, 10, 8  # people, and joints that both labels of one must have
+_UNLIKE, _LIKER = 0.1, 1 / 3  # 1 - correlation of labels that disagree, and what explains it leaves of that
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What is wrong with the rows of a file.
+
+    Attributes:
+        wrong: What is wrong with the file as a whole, a sentence part each.
+        bad: Reason -> (N,) bool, True where a row is bad; a row may be so for several.
+        notes: What was taken otherwise than it is written, a sentence part each.
+    """
+
+    wrong: list[str] = field(default_factory=list)
+    bad: dict[str, np.ndarray] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def add(self, reason: str, rows: np.ndarray) -> None:
+        """Note the rows (N,) bool that are bad for a reason, if there are any."""
+        if rows.any():
+            self.bad[reason] = self.bad.get(reason, False) | rows
+
+    def bad_rows(self, count: int) -> np.ndarray:
+        """(count,) bool, the rows that are bad for any reason."""
+        return np.any(list(self.bad.values()), 0) if self.bad else np.zeros(count, bool)
+
+    def reasons(self) -> dict[int, str]:
+        """Number of each bad row, in order -> why it is."""
+        rows = np.flatnonzero(np.any(list(self.bad.values()), 0)) if self.bad else np.zeros(0, int)
+        return {int(row): "; ".join(reason for reason, bad in self.bad.items() if bad[row]) for row in rows}
+
+
+def examine(known: Annotations, findings: Findings) -> None:
+    """Add what is wrong with the labels of a file.
+
+    Args:
+        known: All rows; those that are bad already may hold anything.
+        findings: What reading it has found; changed in place.
+    """
+    good = ~findings.bad_rows(len(known))
+    if not good.any():
+        return
+    with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
+        _examine_keypoints(known, good, findings)
+        _examine_cameras(known, good, findings)
+        _examine_bodies(known, good, findings)
+        if not findings.wrong:
+            findings.wrong.extend(_contradictions(known, good))
+
+
+def _examine_keypoints(known: Annotations, good: np.ndarray, findings: Findings) -> None:
+    """Those of 2D in px around the box."""
+    points, seen = known.keypoints2d[..., :2], known.keypoints2d[..., 2] > 0
+    enough = good & (seen.sum(1) >= _MIN_JOINTS)
+    if enough.any():
+        extent = _extent(points[enough], seen[enough])
+        in_box = np.median(known.size[enough] / extent)
+        middle = np.where(seen[enough, :, None], points[enough], np.nan)
+        middle = (np.nanmin(middle, 1) + np.nanmax(middle, 1)) / 2
+        off, swapped_off = (
+            np.median(np.linalg.norm(middle - center, axis=1) / known.size[enough])
+            for center in (known.center[enough], known.center[enough, ::-1])
+        )
+        if np.median(extent) < _MIN_PIXELS:
+            findings.wrong.append(
+                f"'part' must be in px of the full image, but the keypoints of most people extend over "
+                f"{np.median(extent):.3g} px"
+            )
+        elif not 1 / _EXTENTS_IN_BOX < in_box < _EXTENTS_IN_BOX:
+            findings.wrong.append(
+                f"'scale' must be the box height in px / {PIXELS_PER_SCALE}, but the boxes of most people are "
+                f"{in_box:.3g} times as high as their keypoints in 'part' extend"
+            )
+        elif off > 0.5 and swapped_off < off / 2:
+            findings.wrong.append("'center' must be (x, y), but most lie on the keypoints in 'part' as (y, x)")
+        elif off > 1:
+            findings.wrong.append(
+                f"'center' and 'part' must be px of the same image, but most centres are {off:.3g} box heights or more "
+                "from the middle of their keypoints"
+            )
+    for key, keypoints in (("part", known.keypoints2d), ("input_keypoints", known.input_keypoints)):
+        if keypoints is not None:
+            away = np.linalg.norm(keypoints[..., :2] - known.center[:, None], axis=2) > _FAR * known.size[:, None]
+            far = good & (away & (keypoints[..., 2] > 0)).any(1)
+            findings.add(f"'{key}' has a keypoint more than {_FAR:.0f} box heights from the centre of the box", far)
+
+
+def _examine_cameras(known: Annotations, good: np.ndarray, findings: Findings) -> None:
+    """Image sizes, focal lengths and the places of boxes and people."""
+    if known.img_hw is not None:
+        outside = outside_image(known.center[good], known.img_hw[good])
+        if outside.mean() > 0.5:
+            findings.wrong.append(
+                f"'center' must be (x, y) and 'img_hw' (height, width) in px of the same image, but the centres of "
+                f"{outside.sum()} of {len(outside)} boxes lie outside"
+            )
+        findings.add("the box lies outside the image", good & box_outside_image(known.center, known.size, known.img_hw))
+        focal_length = (known.focal_length / known.img_hw.max(1))[good & np.isfinite(known.focal_length)]
+        if len(focal_length) and np.median(focal_length) < _MIN_FOCAL_LENGTH:
+            findings.wrong.append(
+                f"'focal_l' must be in px, but most are {np.median(focal_length):.3g} times the image's larger side"
+            )
+    if known.translation is not None:
+        distance = np.median(np.linalg.norm(known.translation[good], axis=1))
+        if distance > _MAX_DISTANCE:
+            findings.wrong.append(f"'global_t' must be in m, but most people are {distance:.4g} away")
+
+
+def _examine_bodies(known: Annotations, good: np.ndarray, findings: Findings) -> None:
+    """3D joints, poses and shapes."""
+    seen = known.keypoints3d[..., 3] > 0
+    enough = good & (seen.sum(1) >= _MIN_JOINTS)
+    if enough.any():
+        extent = np.zeros(len(known))
+        extent[enough] = _extent(known.keypoints3d[enough, :, :3], seen[enough])
+        median = np.median(extent[enough])
+        if not _MIN_EXTENT < median < _MAX_EXTENT:
+            findings.wrong.append(f"'S' must be in m, but most people's joints extend over {median:.4g}")
+        else:
+            findings.add(f"'S' has joints more than {_MAX_EXTENT:.0f} m apart", extent > _MAX_EXTENT)
+    labelled = good & (known.has_smpl > 0)
+    if labelled.any():
+        angle = np.linalg.norm(known.pose[labelled].reshape(-1, 24, 3), axis=2).max(1)
+        if np.median(angle) > _MAX_ANGLE:
+            findings.wrong.append(
+                f"'pose' must be axis-angle in rad, but most people have a joint turned by {np.median(angle):.3g}"
+            )
+        findings.add(f"'shape' has a beta beyond {_MAX_BETA:.0f}", labelled & (np.abs(known.betas) > _MAX_BETA).any(1))
+
+
+def outside_image(center: np.ndarray, img_hw: np.ndarray) -> np.ndarray:
+    """Whether points (N, 2) px lie outside of images of size (N, 2) px, (N,) bool."""
+    return ((center < 0) | (center > img_hw[:, ::-1])).any(1)
+
+
+def box_outside_image(center: np.ndarray, size: np.ndarray, img_hw: np.ndarray) -> np.ndarray:
+    """Whether crops, taken as square, show nothing of their images, (N,) bool."""
+    half = size[:, None] / 2
+    return ((center + half < 0) | (center - half > img_hw[:, ::-1])).any(1)
+
+
+# --- Labels that contradict each other --------------------------------------------------------------------------------
+
+_MIRRORED = flip_permutation(SPIN24)
+_LEFT_RIGHT = "left and right exchanged"
+_UPSIDE_DOWN = "y and z up and back, not down and forward"
+
+
+def _contradictions(known: Annotations, good: np.ndarray) -> list[str]:
+    """What exchanged sides or axes would explain, seen in up to 200 people: joints of one label against another's."""
+    rows = np.flatnonzero(good)
+    rows = rows[np.linspace(0, len(rows) - 1, min(len(rows), _SAMPLED)).astype(int)]
+    some = known.take(rows)
+    labels = {"part": some.keypoints2d, "S": some.keypoints3d}
+    if some.input_keypoints is not None:
+        labels["input_keypoints"] = convert_keypoints(some.input_keypoints, some.input_joint_set, "spin24")
+    if some.has_smpl.any():
+        labels["pose"] = _joints_of_bodies(some)
+    found = []
+    for first, second in (("part", "S"), ("part", "pose"), ("S", "pose"), ("part", "input_keypoints")):
+        if first in labels and second in labels:
+            explanation = _explanation(labels[first], labels[second])
+            if explanation:
+                found.append(f"'{first}' and '{second}' agree only with {explanation} in one of them")
+    return found
+
+
+def _joints_of_bodies(known: Annotations) -> np.ndarray:
+    """SPIN24's joints (N, 24, 4) of the labelled bodies; the bundled body's, which is like any for this."""
+    skinner = Skinner(load_body())
+    rotmats = Rotation.from_rotvec(known.pose.reshape(-1, 3)).as_matrix().reshape(-1, 24, 3, 3).astype(np.float32)
+    _, landmarks, _ = skinner(np.zeros((len(known), skinner.num_betas), np.float32), rotmats)
+    confidence = np.broadcast_to(known.has_smpl[:, None, None], (len(known), len(SPIN24), 1))
+    return np.concatenate([landmarks[:, SPIN24_OF_LANDMARKS], confidence], -1)
+
+
+def _explanation(first: np.ndarray, second: np.ndarray) -> str:
+    """The change of the second joints (n, 24, D + 1) after which they are like the first, if they are not."""
+    joints = min(first.shape[2], second.shape[2]) - 1
+    enough = ((first[..., -1] > 0) & (second[..., -1] > 0)).sum(1) >= _MIN_COMMON
+    if enough.sum() < _MIN_SAMPLES:
+        return ""
+    first, second = (label[enough][..., [*range(joints), -1]] for label in (first, second))
+    turned = second * np.array([1, -1, -1][:joints] + [1])
+    changes = {
+        _LEFT_RIGHT: second[:, _MIRRORED],
+        _UPSIDE_DOWN: turned,
+        f"{_LEFT_RIGHT} and {_UPSIDE_DOWN}": turned[:, _MIRRORED],
+    }
+    unlike = {name: _unlikeness(first, changed) for name, changed in changes.items()}
+    best, as_it_is = min(unlike, key=lambda name: unlike[name]), _unlikeness(first, second)
+    return best if as_it_is > _UNLIKE and unlike[best] < as_it_is * _LIKER else ""
+
+
+def _unlikeness(first: np.ndarray, second: np.ndarray) -> float:
+    """The median of 1 - correlation of people's joints, (n, 24, D + 1) each, wherever and however large they are."""
+    seen = ((first[..., -1] > 0) & (second[..., -1] > 0))[..., None]
+
+    def direction(joints: np.ndarray) -> np.ndarray:
+        from_mean = (joints - (joints * seen).sum(1, keepdims=True) / seen.sum(1, keepdims=True)) * seen
+        return from_mean / np.linalg.norm(from_mean, axis=(1, 2), keepdims=True)
+
+    return float(np.median(1 - (direction(first[..., :-1]) * direction(second[..., :-1])).sum((1, 2))))
+
+
+def _extent(points: np.ndarray, seen: np.ndarray) -> np.ndarray:
+    """The largest side of the tightest box around the points that count, (n, K, D) and (n, K) -> (n,)."""
+    points = np.where(seen[..., None], points, np.nan)
+    return (np.nanmax(points, 1) - np.nanmin(points, 1)).max(1)
