@@ -106,9 +106,12 @@ class DataConfig:
         val: Sources for validation; empty for a fixed held-out part of the stream.
         focal_length: 'known' takes those of `train` and the stream where they are known; 'estimated' takes none, and
             computes all from the image size, section 3.3 of the paper.
-        batch_size: Samples per batch and worker; an update takes `train.accumulate` batches.
+        global_batch_size: Samples of an update, of all workers and `train.accumulate` batches together; each batch gets
+            its share. 0 where `batch_size` is given instead.
+        batch_size: Samples per batch and worker; an update takes `train.accumulate` batches of every worker.
         workers: Threads that load, of each worker; 0 loads between the steps.
-        bad_image: 'stop' or 'skip' (another sample takes its place, and it is logged) when an image cannot be read.
+        bad_image: 'stop' or 'skip' when an image cannot be read, which is logged: in training another sample takes its
+            place, validation and annotation are without it.
     """
 
     stream: bool = False
@@ -116,23 +119,27 @@ class DataConfig:
     train: tuple[SourceConfig, ...] = ()
     val: tuple[SourceConfig, ...] = ()
     focal_length: FocalLengths = "known"
-    batch_size: Count = 64
+    global_batch_size: Interval = 0
+    batch_size: Interval = 0
     workers: Annotated[int, Within(0)] = 2
     bad_image: BadImage = "stop"
 
     def __post_init__(self) -> None:
         if not self.stream and not self.train:
             raise InputError("data: give 'stream: true', a list of 'train' sources, or both.")
-        if self.stream and not 0 <= self.from_files < self.batch_size:
+        if (self.global_batch_size > 0) == (self.batch_size > 0):
+            raise InputError("data: give global_batch_size, of all workers together, or batch_size, of each.")
+        share = sum(source.weight for source in self.train)
+        if self.stream and share >= 1:
             raise InputError("data.train: beside a stream, the weights of the sources must sum to less than 1.")
-        if not self.stream and abs(sum(source.weight for source in self.train) - 1) > 1e-6:
+        if not self.stream and abs(share - 1) > 1e-6:
             raise InputError("data.train: the weights of the sources must sum to 1.")
         if not self.stream and self.labelled < 1:
             raise InputError("data.labelled is a share of the stream's people: it takes 'stream: true'.")
 
     @property
     def from_files(self) -> int:
-        """How many samples of a batch come from `train`."""
+        """How many samples of a batch of `batch_size` come from `train`."""
         return round(self.batch_size * sum(source.weight for source in self.train))
 
 
@@ -200,6 +207,7 @@ class TrainConfig:
         lr_anneal: Share of `steps`, the last ones, over which the learning rate also falls to zero, in a straight line.
         accumulate: Batches per update.
         clip_norm: Global norm that gradients are clipped to; 0 for none.
+        max_skipped: Steps in a row that may be skipped because something is not finite; of more, training ends.
         precision: 'fp32', or 'fp16' (encoder and regressor; SMPL, camera and losses stay fp32).
         loss_scale: Fixed factor, or 0 for a dynamic one; matters with 'fp16' only.
         ema: Decay of the moving average of the weights, which is what is validated, drawn and saved as best and
@@ -220,6 +228,7 @@ class TrainConfig:
     lr_anneal: Share = 0.0
     accumulate: Count = 1
     clip_norm: NotNegative = 0.0
+    max_skipped: Count = 20
     precision: Precision = "fp32"
     loss_scale: NotNegative = 0.0
     ema: float = 0.0
@@ -334,6 +343,28 @@ def from_dict(cls: type, values: dict, where: str, section: str = "") -> typing.
         return cls(**filled)
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
+
+
+def for_workers(config: Config, workers: int) -> Config:
+    """The configuration of each of some workers: with a `data.batch_size`.
+
+    Args:
+        config: The same for all.
+        workers: How many train together.
+
+    Raises:
+        InputError: `data.global_batch_size` cannot be divided among them.
+    """
+    whole, batches = config.data.global_batch_size, workers * config.train.accumulate
+    if not whole:
+        return config
+    if whole % batches:
+        raise InputError(
+            f"data.global_batch_size {whole} cannot be divided among {workers} worker(s) with train.accumulate "
+            f"{config.train.accumulate}: choose numbers whose product divides it."
+        )
+    data = dataclasses.replace(config.data, global_batch_size=0, batch_size=whole // batches)
+    return dataclasses.replace(config, data=data)
 
 
 def to_dict(config: typing.Any) -> dict:

@@ -73,6 +73,25 @@ class TrainDataset:
         places = [divmod(first + k, self.epoch_length) for k in range(self._batch_size)]
         return collate([self._read(epoch, place) for epoch, place in places])
 
+    def rows(self, first: int, count: int) -> list[tuple[str, int]]:
+        """Annotation file and row of some samples, those that stand in for bad images aside.
+
+        Args:
+            first: Place of the first since the start of training, among those of all ranks.
+            count: How many.
+        """
+        found = []
+        for epoch, place in (divmod(first + k, self.epoch_length) for k in range(count)):
+            sources, positions = self._order(epoch)
+            source, rows = self._sources[sources[place]], self._rows[sources[place]]
+            found.append((source.path, source.annotations.file_row(rows[positions[place]])))
+        return found
+
+    @property
+    def left_out(self) -> list[tuple[str, int, str]]:
+        """Annotation file, row and reason of all rows whose labels cannot be right."""
+        return [(source.path, *each) for source in self._sources for each in source.annotations.left_out.items()]
+
     def _read(self, epoch: int, place: int) -> Batch:
         sources, positions = self._order(epoch)
         source, rows = self._sources[sources[place]], self._rows[sources[place]]
@@ -129,6 +148,7 @@ class EvalDataset:
         batch_size: B.
         rows: Those that are read, (N,); None for all.
         keypoints: Of all rows; None for those of the file.
+        skip_bad: Whether a sample without any label stands in for one whose image cannot be read.
 
     Attributes:
         source: The same.
@@ -143,12 +163,14 @@ class EvalDataset:
         batch_size: int,
         rows: np.ndarray | None = None,
         keypoints: InputKeypoints | None = None,
+        skip_bad: bool = False,
     ) -> None:
         self.source = source
         self.annotations = source.annotations
         self.rows = np.arange(len(source)) if rows is None else rows
         self.batch_size = batch_size
         self._keypoints = keypoints
+        self._skip_bad = skip_bad
         self._batches = [self.rows[places] for places, _ in filled_batches(len(self.rows), batch_size)]
 
     def __len__(self) -> int:
@@ -172,9 +194,9 @@ class EvalDataset:
         """Load some rows of the file.
 
         Raises:
-            InputError: A bad image: leaving it out would change the score.
+            InputError: A bad image, unless it is to be skipped; or all are bad.
         """
-        batch = collate([self.source.read(row) for row in rows])
+        batch = collate(self._samples(rows))
         if self._keypoints is None:
             return batch
         keypoints, center, size = (array[rows] for array in self._keypoints)
@@ -183,6 +205,22 @@ class EvalDataset:
     def batch(self, index: int) -> Batch:
         """Load batch `index`, from 0, as `read` does."""
         return self.read(self.places(index))
+
+    def _samples(self, rows: np.ndarray) -> list[Batch]:
+        samples: dict[int, Batch] = {}
+        for row in rows:
+            try:
+                samples[row] = samples.get(row) or self.source.read(row)
+            except InputError as error:
+                if not self._skip_bad:
+                    raise
+                log.warning("skipped: %s", error)
+        if not samples:
+            raise InputError(f"Annotation file '{self.source.path}': {len(rows)} images in a row cannot be read.")
+        some = next(iter(samples.values()))
+        labels = ("keypoints2d", "keypoints3d", "has_smpl")
+        unlabelled = some._replace(**{label: np.zeros_like(getattr(some, label)) for label in labels})
+        return [samples.get(row, unlabelled) for row in rows]
 
 
 def _usable_rows(source: Source) -> np.ndarray:

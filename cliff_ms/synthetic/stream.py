@@ -48,6 +48,12 @@ class KeypointStream:
         self.batch_size = batch_size
         self.key = (seed, int(held_out))
 
+    def people(self, first: int, count: int) -> Batch:
+        """The people `first` to `first + count` of all batches in a row."""
+        batches = range(first // self.batch_size, -(-(first + count) // self.batch_size))
+        arrays = zip(*map(self.batch, batches), strict=True)
+        return Batch(*(np.concatenate(parts)[first % self.batch_size :][:count] for parts in arrays))
+
     def batch(self, index: int) -> Batch:
         """Make one batch.
 

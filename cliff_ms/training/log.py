@@ -6,6 +6,7 @@ import math
 import os
 import struct
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
@@ -14,25 +15,28 @@ from cliff_ms.io.files import atomic_path
 
 
 class TrainLog:
-    """`log.jsonl`, `validation.jsonl` and a TensorBoard event file in one folder.
+    """`log.jsonl`, `validation.jsonl`, `spikes.jsonl` where there are any, and a TensorBoard event file in one folder.
 
     Numbers that are not finite are written as null.
 
     Args:
         output_dir: The folder.
         step: The step that training goes on from; lines of later steps, which will come again, are removed.
+        pending: Whether the validation of that step will come again too.
 
     Raises:
         InputError: If a file cannot be written.
     """
 
-    def __init__(self, output_dir: Path, step: int = 0) -> None:
+    def __init__(self, output_dir: Path, step: int = 0, pending: bool = False) -> None:
         self._files: dict[str, IO[str]] = {}
-        for name in ("log", "validation"):
+        for name, last in (("log", step), ("validation", step - pending), ("spikes", step)):
             file = output_dir / f"{name}.jsonl"
             if file.exists():
-                _cut(file, step)
-            self._files[name] = file.open("a", encoding="utf-8", buffering=1)
+                _cut(file, last)
+        for name in ("log", "validation"):
+            self._files[name] = (output_dir / f"{name}.jsonl").open("a", encoding="utf-8", buffering=1)
+        self._spikes = output_dir / "spikes.jsonl"
         self._events = EventFile(output_dir, step)
 
     def write(self, name: str, step: int, values: dict[str, float]) -> None:
@@ -49,6 +53,19 @@ class TrainLog:
             raise InputError(
                 f"Cannot write {name}.jsonl of step {step}: {error.strerror}; make room and go on with --resume."
             ) from error
+
+    def write_spike(self, step: int, loss: float, median: float, rows: Sequence[tuple[str, int]]) -> None:
+        """Add a step of unusual loss to 'spikes', with the annotation files and rows of its samples.
+
+        Raises:
+            InputError: If the disk is full.
+        """
+        spike = {"step": step, "loss": loss if math.isfinite(loss) else None, "median": median, "rows": rows}
+        try:
+            with self._spikes.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(spike) + "\n")
+        except OSError as error:
+            raise InputError(f"Cannot write {self._spikes}: {error.strerror}.") from error
 
     def close(self) -> None:
         """Close all files."""

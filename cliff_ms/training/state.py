@@ -1,14 +1,20 @@
 """What a training writes so that it can go on: its folder, and checkpoints of the whole state.
 
     OUTPUT_DIR/config.yaml                        the complete configuration
+    OUTPUT_DIR/left_out.csv                       rows whose labels cannot be right, if there are any
     OUTPUT_DIR/checkpoints/state_00001000.safetensors and .json     all arrays, and what belongs to them
     OUTPUT_DIR/checkpoints/{best,final}.ckpt      weights with their side-car, for demo.py --ckpt
 
 A state's json is written after its arrays and holds their sha256: a pair that was not finished is not taken.
 """
 
+import csv
+import fcntl
 import json
 import logging
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -17,9 +23,16 @@ import safetensors
 import safetensors.numpy
 import yaml
 
-from cliff_ms.config import Config, to_dict
+from cliff_ms.config import Config, load_config, to_dict
 from cliff_ms.io.errors import InputError
 from cliff_ms.io.files import atomic_path, prepare_output_dir, sha256
+
+# Settings that the weights do not depend on; how a batch is divided is compared by what comes of it, see `trainer`.
+_WITHOUT_EFFECT = {
+    "data.workers", "data.bad_image", "data.batch_size", "data.global_batch_size", "train.accumulate", "train.keep",
+    "train.save_every", "train.val_every", "train.picture_every", "train.max_skipped",
+}  # fmt: skip
+_STEPS = "train.steps"  # there may be more
 
 log = logging.getLogger("cliff_ms")
 
@@ -30,13 +43,47 @@ class Progress:
 
     Attributes:
         step: Steps done.
-        world_size: Workers.
+        samples: Samples of a step, of all workers and batches.
+        file_samples: How many of them come from annotation files.
+        stream_batch: See `data.TrainingData`.
+        pending: Whether the validation of this step is still to come.
         best_mpjpe_mm: The best validation so far; None before the first.
     """
 
     step: int = 0
-    world_size: int = 1
+    samples: int = 0
+    file_samples: int = 0
+    stream_batch: int = 0
+    pending: bool = False
     best_mpjpe_mm: float | None = None
+
+
+@contextmanager
+def locked_folder(output_dir: Path) -> Iterator[None]:
+    """Keep a folder to one training as long as it runs; a folder that is left empty is removed.
+
+    Args:
+        output_dir: OUTPUT_DIR; made if it is not there.
+
+    Raises:
+        InputError: Another training runs in it, or it cannot be made.
+    """
+    handle = os.open(prepare_output_dir(output_dir), os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # gone with the process, however that ends
+    except BlockingIOError:
+        os.close(handle)
+        raise InputError(
+            f"Another training runs in '{output_dir}': wait for its end, or choose another folder."
+        ) from None
+    except OSError as error:  # a file system that cannot lock folders
+        log.info("%s is not locked against a second training (%s)", output_dir, error.strerror)
+    try:
+        yield
+    finally:
+        os.close(handle)
+        with suppress(OSError):
+            output_dir.rmdir()
 
 
 def check_folder(output_dir: Path, config: Config, resume: bool) -> None:
@@ -48,22 +95,23 @@ def check_folder(output_dir: Path, config: Config, resume: bool) -> None:
         resume: Whether an earlier training is to go on.
 
     Raises:
-        InputError: A new training in a used folder; nothing to resume, or another configuration (the message names the
-            keys).
+        InputError: A new training in a used folder; nothing to resume, or a configuration that would give other weights
+            (the message names the keys).
     """
     file = output_dir / "config.yaml"
     if resume:
-        _check_same_config(file, config)
+        _check_same_result(file, config)
     elif file.exists():
         raise InputError(f"'{output_dir}' already holds a training: go on with --resume, or choose another folder.")
 
 
-def make_folder(output_dir: Path, config: Config) -> None:
-    """Make the folder of a new training: from now on `check_folder` refuses it to others.
+def describe_training(output_dir: Path, config: Config, left_out: Sequence[tuple[str, int, str]]) -> None:
+    """Write what a training is into its folder: from now on `check_folder` refuses it to others.
 
     Args:
         output_dir: OUTPUT_DIR.
-        config: The configuration, which is written into it.
+        config: The configuration.
+        left_out: File, row and reason of the rows that it does without.
 
     Raises:
         InputError: The folder cannot be written.
@@ -71,6 +119,9 @@ def make_folder(output_dir: Path, config: Config) -> None:
     prepare_output_dir(output_dir / "checkpoints")
     with atomic_path(output_dir / "config.yaml") as temporary:
         temporary.write_text(yaml.safe_dump(to_dict(config), sort_keys=False), encoding="utf-8")
+    if left_out:
+        with atomic_path(output_dir / "left_out.csv") as temporary, temporary.open("w", encoding="utf-8") as file:
+            csv.writer(file).writerows([("annotations", "row", "reason"), *left_out])
 
 
 def save_state(output_dir: Path, arrays: dict[str, np.ndarray], progress: Progress, keep: int) -> None:
@@ -102,18 +153,17 @@ def save_state(output_dir: Path, arrays: dict[str, np.ndarray], progress: Progre
         old.with_suffix(".safetensors").unlink(missing_ok=True)
 
 
-def load_state(output_dir: Path, world_size: int) -> tuple[dict[str, np.ndarray], Progress]:
+def load_state(output_dir: Path) -> tuple[dict[str, np.ndarray], Progress]:
     """Read the newest checkpoint that is intact.
 
     Args:
         output_dir: OUTPUT_DIR.
-        world_size: Workers of this run.
 
     Returns:
         Parameter name -> array, and the progress; nothing and step 0 when no checkpoint was written yet.
 
     Raises:
-        InputError: All checkpoints are damaged, or were written by another number of workers.
+        InputError: All checkpoints are damaged.
     """
     states = _states(output_dir / "checkpoints")
     for described in states:
@@ -126,15 +176,10 @@ def load_state(output_dir: Path, world_size: int) -> tuple[dict[str, np.ndarray]
         except (OSError, ValueError, TypeError, KeyError, safetensors.SafetensorError) as error:
             log.warning("checkpoint '%s' is damaged (%s): trying the one before", file, error)
             continue
-        if progress.world_size != world_size:
-            raise InputError(
-                f"'{output_dir}' was trained by {progress.world_size} workers, so it must be resumed by as many, "
-                f"but there are {world_size}."
-            )
         return arrays, progress
     if states:
         raise InputError(f"None of the {len(states)} checkpoints in '{output_dir}' is intact: start anew.")
-    return {}, Progress(world_size=world_size)
+    return {}, Progress()
 
 
 def _states(folder: Path) -> list[Path]:
@@ -142,30 +187,42 @@ def _states(folder: Path) -> list[Path]:
     return sorted(folder.glob("state_*.json"), reverse=True)
 
 
-def _check_same_config(file: Path, config: Config) -> None:
+def _check_same_result(file: Path, config: Config) -> None:
     if not file.is_file():
         raise InputError(f"There is no training to resume in '{file.parent}': leave --resume out to start one.")
-    try:
-        before = _flat(yaml.safe_load(file.read_text(encoding="utf-8")))
-    except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{file} cannot be read: {' '.join(str(error).split())}.") from None
-    now = _flat(to_dict(config))
-    changed = [
-        f"{key} was {before.get(key, 'not set')} and is {now.get(key, 'not set')}"
+    before, now = (_flat(to_dict(each)) for each in (load_config(file, cls=type(config)), config))
+    changed = {
+        key: f"{key} was {before.get(key, 'not set')} and is {now.get(key, 'not set')}"
         for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key)
-    ]
+        if before.get(key) != now.get(key) and not (_is_path(key) and _same_path(before.get(key), now.get(key)))
+    }
+    harmless = [key for key in changed if key in _WITHOUT_EFFECT or key == _STEPS and now[key] > before[key]]
+    if harmless:
+        log.info("resumed with other settings: %s", "; ".join(changed.pop(key) for key in harmless))
     if changed:
         raise InputError(
-            f"'{file.parent}' was trained with another configuration: {'; '.join(changed)}. Resume with the old one, "
-            "or start in another folder."
+            f"'{file.parent}' was trained with another configuration: {'; '.join(changed.values())}. Resume with the "
+            "old one, or start in another folder."
         )
 
 
-def _flat(values: object, prefix: str = "") -> dict[str, object]:
-    if not isinstance(values, dict):
-        return {prefix: values}
-    return {k: v for key, value in values.items() for k, v in _flat(value, f"{prefix}.{key}".lstrip(".")).items()}
+def _is_path(key: str) -> bool:
+    return key.rpartition(".")[2] in ("annotations", "image_dir", "occluders", "pretrained", "body")
+
+
+def _same_path(before: object, now: object) -> bool:
+    return bool(before) and bool(now) and os.path.realpath(str(before)) == os.path.realpath(str(now))
+
+
+def _flat(values: object, name: str = "") -> dict[str, object]:
+    """Nested mappings and lists as one, 'section.key' or 'list[0].key' -> value."""
+    if isinstance(values, dict):
+        inner = {f"{name}.{key}".lstrip("."): value for key, value in values.items()}
+    elif isinstance(values, list):
+        inner = {f"{name}[{k}]": value for k, value in enumerate(values)}
+    else:
+        return {name: values}
+    return {key: leaf for path, value in inner.items() for key, leaf in _flat(value, path).items()}
 
 
 def _write(path: Path, arrays: dict[str, np.ndarray]) -> None:

@@ -177,8 +177,9 @@ class CLIFFTrainOneStepCell(nn.TrainOneStepCell):
         - **batch** (Tensor) - What the network takes.
 
     Outputs:
-        Tuple of **report** (1 + T + 1,), the loss, its terms and `stop` as means over the workers, and **skipped** (),
-        the number of steps skipped so far.
+        Tuple of **report** (1 + T + 1,), the loss, its terms and `stop` as means over the workers; **skipped** (), the
+        number of steps skipped so far; and **norm** (), that of the step's gradients before they are clipped, 0 where
+        this is not the last batch.
 
     Supported Platforms:
         ``CPU``
@@ -221,7 +222,7 @@ class CLIFFTrainOneStepCell(nn.TrainOneStepCell):
 
     def construct(
         self, last: bool, first: Tensor, learning_rate: Tensor, dropout_key: Tensor, stop: Tensor, *batch: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor]:
         def scaled_loss(batch: tuple[Tensor, ...]) -> tuple[Tensor, Tensor, Tensor]:
             loss, terms = self.network(*batch)
             return loss * self.scale, loss, terms
@@ -230,26 +231,29 @@ class CLIFFTrainOneStepCell(nn.TrainOneStepCell):
         (_, loss, terms), grads = ops.value_and_grad(scaled_loss, None, self.weights, has_aux=True)(batch)
         if self.accumulate > 1:
             grads = self.map(ops.partial(_accumulate, first), self.total, grads)
-        done = self.finish(learning_rate, grads) if last else ops.depend(self.skipped + 0, grads)
+        done, norm = ops.depend(self.skipped + 0, grads), ops.zeros((), mstype.float32)
+        if last:
+            done, norm = self.finish(learning_rate, grads)
         # Without the dependence MindSpore 2.10 drops assignments whose results nobody uses.
         report = ops.depend(ops.cat((loss.reshape(1), terms, stop)), done)
         if self.reducer_flag:
             report = self.reduce(report) / self.degree
-        return report, self.skipped + 0
+        return report, self.skipped + 0, norm
 
-    def finish(self, learning_rate: Tensor, grads: tuple[Tensor, ...]) -> Tensor:
+    def finish(self, learning_rate: Tensor, grads: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
         """Update everything with the step's summed gradients, or nothing if they are not finite."""
         grads = self.grad_reducer(grads)
         factor = 1 / (self.scale * self.accumulate)
         squared_norm = ops.addn(self.map(_square, grads)).reshape(())
+        norm = ops.sqrt(squared_norm) * factor
         if self.clip_norm > 0:
-            factor = factor * (self.clip_norm / ops.maximum(ops.sqrt(squared_norm) * factor, self.clip_norm))
+            factor = factor * (self.clip_norm / ops.maximum(norm, self.clip_norm))
         # Every assignment's result is handed on: MindSpore 2.10 drops those in a branch that returns nothing of them.
         if squared_norm < _INFINITY:
             done = self.apply(learning_rate, self.map(ops.partial(_scale, factor), grads))
         else:
             done = self.skip()
-        return done
+        return done, norm
 
     def apply(self, learning_rate: Tensor, grads: tuple[Tensor, ...]) -> Tensor:
         """One update of the optimiser, the moving average, the kept statistics and the loss scale."""

@@ -1,15 +1,13 @@
 """The training loop: data, steps, schedule, validation, checkpoints; resumable at any moment."""
 
-import dataclasses
 import logging
-import math
 import signal
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from mindspore import Tensor, nn
 from mindspore import dtype as mstype
@@ -17,29 +15,19 @@ from mindspore import dtype as mstype
 from cliff_ms import runtime
 from cliff_ms.body.files import Body
 from cliff_ms.body.smpl import build_smpl
-from cliff_ms.config import Config, TrainConfig
-from cliff_ms.data.batching import Batch, joined
-from cliff_ms.data.dataset import TrainDataset
+from cliff_ms.config import Config, TrainConfig, for_workers
+from cliff_ms.data.batching import Batch
 from cliff_ms.data.loader import load_batches
 from cliff_ms.io.errors import InputError
-from cliff_ms.io.images import write_image
 from cliff_ms.models.cliff import CLIFF, build_model
-from cliff_ms.synthetic.stream import KeypointStream
+from cliff_ms.training.data import TrainingData
 from cliff_ms.training.dropout import seed_dropouts
-from cliff_ms.training.errors import measure_weights
-from cliff_ms.training.log import TrainLog
-from cliff_ms.training.state import Progress, check_folder, load_state, make_folder, save_state
+from cliff_ms.training.recorder import Recorder
+from cliff_ms.training.state import Progress, check_folder, describe_training, load_state, locked_folder
 from cliff_ms.training.step import FIRST_SCALE, CLIFFTrainOneStepCell, CLIFFWithLoss, freeze_norm, set_fp16
 from cliff_ms.training.validation import Validator
-from cliff_ms.weights.checkpoint import (
-    WeightsMeta,
-    check_body,
-    load_encoder,
-    load_into,
-    load_weights,
-    model_differences,
-    save_weights,
-)
+from cliff_ms.training.watch import Watch
+from cliff_ms.weights.checkpoint import check_body, load_encoder, load_into, load_weights, model_differences
 from cliff_ms.zoo import BUNDLED_BODY
 
 # State that the next step does not read.
@@ -69,51 +57,62 @@ def train(
     Raises:
         InputError: The configuration, a file it names or the folder cannot be used; the disk is full.
     """
-    load = open_data(config, body, rank, world_size)
-    if rank == 0:
-        check_folder(output_dir, config, resume)
-    trainer = Trainer(config, body, world_size)
-    if resume:
-        trainer.restore(*load_state(output_dir, world_size))
-    recorder = None
-    if rank == 0:
-        validator = Validator(network_with_loss(build_model(config.model), config, body), config, body)
-        if not resume:
-            make_folder(output_dir, config)  # only now: after a mistake in the configuration it can still be used
-        recorder = Recorder(trainer, validator, output_dir, body)
-    first = trainer.progress.step * config.train.accumulate
-    batches = load_batches(load, config.data.workers, start=first)
-    try:
-        with runtime.stop_signals() as stop:
-            return _loop(trainer, recorder, batches, stop, rank)
-    finally:
-        batches.close()
-        if recorder:
-            recorder.close()
+    with locked_folder(output_dir) if rank == 0 else nullcontext():
+        if rank == 0:
+            check_folder(output_dir, config, resume)
+        mine = for_workers(config, world_size)
+        arrays, progress = load_state(output_dir) if resume else ({}, Progress())
+        data = TrainingData(mine, body, rank, world_size, progress.stream_batch)
+        trainer = Trainer(mine, body, world_size)
+        trainer.restore(arrays, _same_samples(progress, trainer, data, output_dir))
+        network = network_with_loss(build_model(config.model), config, body)
+        validator = Validator(network, mine, body, rank, world_size)
+        recorder = None
+        if rank == 0:  # the folder only now: after a mistake in the configuration it can still be used
+            describe_training(output_dir, config, data.files.left_out if data.files else [])
+            recorder = Recorder(trainer, data, validator, output_dir, body)
+            log.info("%s", _plan(mine, data, world_size))
+        batches = load_batches(data.batch, mine.data.workers, start=trainer.progress.step * config.train.accumulate)
+        try:
+            with runtime.stop_signals() as stop:
+                return _loop(trainer, validator, recorder, batches, stop, rank)
+        except Exception:
+            if recorder and trainer.whole:
+                recorder.save()
+            raise
+        finally:
+            batches.close()
+            if recorder:
+                recorder.close()
 
 
-def open_data(config: Config, body: Body, rank: int, world_size: int) -> Callable[[int], Batch]:
-    """How to load batch i of this worker; it depends on i, the configuration and the worker only.
+def _same_samples(progress: Progress, trainer: "Trainer", data: TrainingData, output_dir: Path) -> Progress:
+    """What a training goes on from, if it takes as many samples a step as before.
 
     Raises:
-        InputError: What `TrainDataset` and `KeypointStream` raise.
+        InputError: It does not.
     """
-    data = config.data
-    files = TrainDataset(config, rank, world_size) if data.from_files else None
-    if not data.stream:
-        return files.batch
-    if not config.model.reads_keypoints:
-        raise InputError(f"data.stream makes keypoints, which model.encoder '{config.model.encoder}' does not read.")
-    known, drawn = data.focal_length == "known", data.batch_size - data.from_files
-    stream = KeypointStream(
-        body, config.model.joint_set, drawn, config.train.seed, known_focal_length=known, labelled=data.labelled
-    )
+    samples = trainer.progress.samples, trainer.progress.file_samples
+    if not progress.step:
+        return replace(trainer.progress, stream_batch=data.stream_batch)
+    if (progress.samples, progress.file_samples) != samples:
+        raise InputError(
+            f"'{output_dir}' was trained with {progress.samples} samples a step, {progress.file_samples} of them from "
+            f"files, and now there would be {samples[0]} and {samples[1]}: keep data.global_batch_size, or batch size "
+            "times workers times train.accumulate."
+        )
+    return progress
 
-    def load(index: int) -> Batch:
-        batch = stream.batch(index * world_size + rank)
-        return joined(batch, files.batch(index)) if files else batch
 
-    return load
+def _plan(config: Config, data: TrainingData, world_size: int) -> str:
+    """Batch, epochs and steps in one line."""
+    size, accumulate, steps = config.data.batch_size, config.train.accumulate, config.train.steps
+    samples = size * accumulate * world_size
+    plan = f"{samples} samples a step: {world_size} worker(s) x {accumulate} batch(es) x {size}; {steps:,} steps"
+    if data.files is None:
+        return f"{plan} of the endless stream"
+    epoch = data.files.epoch_length / (samples * config.data.from_files / size)
+    return f"{plan}, {steps / epoch:.1f} epochs of {epoch:,.1f} steps"
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:
@@ -135,6 +134,7 @@ class Trainer:
     Attributes:
         progress: Where the training stands.
         step: The train step.
+        whole: Whether no step is half done, so that the state can be saved.
 
     Raises:
         InputError: The weights to start from do not fit; the body lacks a regressor.
@@ -143,7 +143,9 @@ class Trainer:
     def __init__(self, config: Config, body: Body, world_size: int) -> None:
         runtime.set_seed(config.train.seed)
         self.config = config
-        self.progress = Progress(world_size=world_size)
+        batches = world_size * config.train.accumulate
+        self.progress = Progress(0, batches * config.data.batch_size, batches * config.data.from_files)
+        self.whole = True
         cliff = build_model(config.model)
         if config.train.pretrained:
             _load_pretrained(cliff, config, body)
@@ -176,15 +178,17 @@ class Trainer:
             rank: Number of this worker.
 
         Returns:
-            Loss, terms, learning rate and skipped steps, ready for the log; whether any worker was asked to stop.
+            Loss, terms, norm of the gradients before they are clipped, learning rate and skipped steps, ready for the
+            log; whether any worker was asked to stop.
         """
+        self.whole = False
         settings, number = self.config.train, self.progress.step + 1
         rate = learning_rate(settings, number)
         reports = []
         for micro, batch in enumerate(batches):
             # Dropout is a function of the seed and the place in training, so that it needs no state.
             key = np.random.default_rng((settings.seed, number, micro, rank)).random(2)
-            report, skipped = self.step(
+            report, skipped, norm = self.step(
                 micro == settings.accumulate - 1,
                 Tensor(micro == 0),
                 Tensor(rate, mstype.float32),
@@ -193,11 +197,12 @@ class Trainer:
                 *map(Tensor, batch),
             )
             reports.append(report.asnumpy())
-        self.progress = dataclasses.replace(self.progress, step=number)
+        self.progress = replace(self.progress, step=number)
         loss, *terms, stopping = np.mean(reports, 0).tolist()
         names = self.step.network.term_names
-        line = {"loss": loss, **dict(zip(names, terms, strict=True)), "lr": rate, "skipped": int(skipped.asnumpy())}
-        return line, stopping > 0
+        line = {"loss": loss, **dict(zip(names, terms, strict=True)), "grad_norm": float(norm.asnumpy()), "lr": rate}
+        self.whole = True
+        return line | {"skipped": int(skipped.asnumpy())}, stopping > 0
 
     def state(self) -> dict[str, np.ndarray]:
         """All arrays that the next step depends on, by name."""
@@ -214,6 +219,11 @@ class Trainer:
             parameter.set_data(Tensor(arrays[name]))
         self.progress = progress
 
+    @property
+    def skipped(self) -> int:
+        """Steps skipped so far."""
+        return int(self.step.skipped.asnumpy())
+
     def weights(self) -> dict[str, np.ndarray]:
         """The network's parameters under their own names, the weights averaged if `train.ema` is set."""
         state = self.state()
@@ -226,113 +236,58 @@ class Trainer:
         }
 
 
-class Recorder:
-    """What worker 0 does besides the steps: logs, validation, checkpoints, pictures, the progress bar.
-
-    Args:
-        trainer: The training.
-        validator: What it is validated by.
-        output_dir: OUTPUT_DIR.
-        body: The body model.
-
-    Raises:
-        InputError: The folder cannot be written.
-    """
-
-    def __init__(self, trainer: Trainer, validator: Validator, output_dir: Path, body: Body) -> None:
-        self._trainer, self._config, self._output_dir, self._body = trainer, trainer.config, output_dir, body
-        self._validator = validator
-        settings, step = self._config.train, trainer.progress.step
-        self._samples = self._config.data.batch_size * settings.accumulate * trainer.progress.world_size
-        self._log = TrainLog(output_dir, step)
-        self._bar = tqdm(
-            total=settings.steps, initial=step, unit="step", mininterval=1 if sys.stderr.isatty() else 30, smoothing=0.1
-        )
-
-    def record(self, line: dict[str, float], batch: Batch) -> None:
-        """Note a step, and validate, draw and save when it is time.
-
-        Args:
-            line: What `Trainer.run` gave.
-            batch: What to draw.
-        """
-        settings, step = self._config.train, self._trainer.progress.step
-        self._log.write("log", step, line)
-        self._bar.update()
-        rate = self._bar.format_dict["rate"] or 0
-        shown = {name: f"{value:.3g}" for name, value in line.items() if name != "lr"}
-        self._bar.set_postfix({**shown, "samples/s": f"{rate * self._samples:.0f}"}, refresh=False)
-        finished = step == settings.steps
-        if self._validator.has_samples and settings.val_every and (step % settings.val_every == 0 or finished):
-            self._validate(step)
-        if settings.picture_every and step % settings.picture_every == 0:
-            self._draw(step, batch)
-        if finished:  # before the state: a training that is resumed at its last step has nothing left to do
-            # Of a network that reads pixels nobody has people to measure on.
-            weights, stream = self._trainer.weights(), self._config.data.stream
-            measured = measure_weights(weights, self._config.model, self._body) if stream else ()
-            self._save_weights("final", {}, measured)
-        if step % settings.save_every == 0 or finished:
-            self.save()
-
-    def save(self) -> None:
-        """Write a checkpoint."""
-        save_state(self._output_dir, self._trainer.state(), self._trainer.progress, self._config.train.keep)
-
-    def close(self) -> None:
-        """Close bar and files."""
-        self._bar.close()
-        self._log.close()
-
-    def _validate(self, step: int) -> None:
-        self._validator.set_weights(self._trainer.weights())
-        errors = self._validator.validate()
-        self._log.write("validation", step, errors)
-        self._bar.write(
-            f"step {step}: " + ", ".join(f"{name} {value:.1f}" for name, value in errors.items()), sys.stderr
-        )
-        best = self._trainer.progress.best_mpjpe_mm
-        if best is None or errors["mpjpe_mm"] < best:
-            self._save_weights("best", {name: value for name, value in errors.items() if math.isfinite(value)})
-            self._trainer.progress = dataclasses.replace(self._trainer.progress, best_mpjpe_mm=errors["mpjpe_mm"])
-
-    def _draw(self, step: int, batch: Batch) -> None:
-        self._validator.set_weights(self._trainer.weights())
-        folder = self._output_dir / "pictures"
-        folder.mkdir(exist_ok=True)
-        write_image(folder / f"step_{step:08d}.jpg", self._validator.picture(batch))
-
-    def _save_weights(self, name: str, metrics: dict[str, float], error_deviations: tuple[float, ...] = ()) -> None:
-        origin = f"Trained by train.py, {self._trainer.progress.step} steps."
-        meta = WeightsMeta(
-            self._config.model, origin, body=self._body.name, metrics=metrics, error_deviations=error_deviations
-        )
-        save_weights(self._output_dir / "checkpoints" / f"{name}.ckpt", self._trainer.weights(), meta)
-
-
 def network_with_loss(cliff: CLIFF, config: Config, body: Body) -> CLIFFWithLoss:
     """A network with body and loss as the configuration says."""
-    weights = dataclasses.asdict(config.loss)
+    weights = asdict(config.loss)
     full_frame = weights.pop("full_frame")
     smpl = build_smpl(body, config.body or str(BUNDLED_BODY), weights["vertices"] > 0)
     return CLIFFWithLoss(cliff, smpl, weights, config.model.bbox_norm, full_frame, config.model.crop_hw)
 
 
 def _loop(
-    trainer: Trainer, recorder: Recorder | None, batches: Iterator[Batch], stop: runtime.StopRequest, rank: int
+    trainer: Trainer,
+    validator: Validator,
+    recorder: Recorder | None,
+    batches: Iterator[Batch],
+    stop: runtime.StopRequest,
+    rank: int,
 ) -> int:
     settings = trainer.config.train
+    watch = Watch(settings.max_skipped, trainer.skipped)
+    if trainer.progress.pending:
+        _validate(trainer, validator, recorder)
+        if recorder:
+            recorder.finish_step()
     while trainer.progress.step < settings.steps:
         loaded = [next(batches) for _ in range(settings.accumulate)]
         line, stopping = trainer.run(loaded, stop.signal is not None, rank)
+        step, finished = trainer.progress.step, trainer.progress.step == settings.steps
         if recorder:
             recorder.record(line, loaded[-1])
-        if stopping and trainer.progress.step < settings.steps:
+        median = watch.look(line)
+        if recorder and median is not None:
+            recorder.report_spike(line["loss"], median)
+        if validator.has_samples and settings.val_every and (step % settings.val_every == 0 or finished):
+            _validate(trainer, validator, recorder)
+        if recorder:
+            recorder.finish_step()
+        if stopping and not finished:
             if recorder:
                 recorder.save()
-            log.warning("stopped after step %d; go on with --resume", trainer.progress.step)
+            log.warning("stopped after step %d; go on with --resume", step)
             return 128 + (stop.signal or signal.SIGTERM)
     return 0
+
+
+def _validate(trainer: Trainer, validator: Validator, recorder: Recorder | None) -> None:
+    """With all workers; the state is saved before, so that nothing is lost if it does not end."""
+    trainer.progress = replace(trainer.progress, pending=True)
+    if recorder:
+        recorder.save()
+    errors = validator.validate(trainer.weights())
+    if recorder:
+        recorder.record_validation(errors)
+    trainer.progress = replace(trainer.progress, pending=False)
 
 
 def _load_pretrained(cliff: CLIFF, config: Config, body: Body) -> None:

@@ -1,11 +1,12 @@
 """How good a network in training is: errors on held-out samples, and a picture of its projected joints."""
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Callable, Iterator
 
 import cv2
 import numpy as np
 
-from mindspore import Tensor, nn
+from mindspore import Tensor, nn, ops
 
 from cliff_ms.body.files import Body
 from cliff_ms.config import Config
@@ -24,8 +25,22 @@ from cliff_ms.training.step import CLIFFWithLoss
 HELD_OUT_SAMPLES = 2048  # of the stream
 # SPIN's 14 evaluated joints: limbs, neck, head.
 _COMPARED = [*range(13), SPIN24.index("head_h36m")]
+_ERRORS = ("mpjpe_mm", "pa_mpjpe_mm", "global_rotation_deg")
 _TRUE_COLOUR, _PREDICTED_COLOUR, _PAPER = (60, 200, 60), (230, 60, 60), 40  # RGB; grey of a crop without pixels
 _TILES, _TILE_HEIGHT = 8, 256
+
+log = logging.getLogger("cliff_ms")
+
+
+class _Sum(nn.Cell):
+    """The sum of an array over all workers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reduce = ops.AllReduce()
+
+    def construct(self, array: Tensor) -> Tensor:
+        return self.reduce(array)
 
 
 class _Predict(nn.Cell):
@@ -44,42 +59,51 @@ class Validator:
     """A second copy of the network, always in evaluation mode and single precision.
 
     A copy, because MindSpore 2.10 loses track of parameters that are both assigned in a compiled graph and set from
-    outside, as exchanging the weights in training for their average would do.
+    outside, as exchanging the weights in training for their average would do. The workers share the samples, and all of
+    them get the result, which does not depend on how many they are.
 
     Args:
         network: The copy with its loss.
-        config: Which samples.
+        config: Which samples; that of a worker, see `config.for_workers`.
         body: For the stream.
+        rank: Number of this worker.
+        world_size: How many there are.
 
     Raises:
-        InputError: What `Source` raises; or no sample has the 3D joints to compare with.
+        InputError: What `Source` raises; an image that is not there, unless `data.bad_image` is 'skip'; or no sample
+            has the 3D joints to compare with.
     """
 
-    def __init__(self, network: CLIFFWithLoss, config: Config, body: Body) -> None:
+    def __init__(self, network: CLIFFWithLoss, config: Config, body: Body, rank: int = 0, world_size: int = 1) -> None:
         self._network = network
         self._predict = _Predict(network)
         self._predict.set_train(False)
-        self._workers = config.data.workers
+        self._workers, self._rank, self._world_size = config.data.workers, rank, world_size
+        self._sum = _Sum() if world_size > 1 else None
         size = config.data.batch_size
-        self._parts = []  # load, batches, samples
+        self._parts: list[
+            tuple[Callable[[int], Batch], int]
+        ] = []  # how to load batch i, and how many samples there are
         if not config.data.val and config.data.stream:
-            known = config.data.focal_length == "known"
+            step = size * world_size * config.train.accumulate
             stream = KeypointStream(
                 body,
                 config.model.joint_set,
-                size,
+                step,
                 config.train.seed,
                 held_out=True,
-                known_focal_length=known,
+                known_focal_length=config.data.focal_length == "known",
                 observation="clean",
             )
-            batches = -(-HELD_OUT_SAMPLES // size)
-            self._parts.append((stream.batch, batches, batches * size))
+            self._parts.append((lambda index: stream.people(index * size, size), -(-HELD_OUT_SAMPLES // step) * step))
         for source in config.data.val:
-            dataset = EvalDataset(Source(source, config.model, "data.val"), size)
-            if not (dataset.annotations.keypoints3d[:, _COMPARED, 3] > 0).all(1).any():
+            opened = Source(source, config.model, "data.val")
+            skip = config.data.bad_image == "skip"
+            dataset = EvalDataset(opened, size, _rows_with_pictures(opened, skip), skip_bad=skip)
+            if not _labelled(dataset.annotations.keypoints3d[dataset.rows]).any():
                 raise InputError(f"data.val: '{source.annotations}' has no row with all 3D joints to compare with.")
-            self._parts.append((dataset.batch, len(dataset), len(dataset.rows)))
+            self._parts.append((dataset.batch, len(dataset.rows)))
+        self._batch_size = size
 
     @property
     def has_samples(self) -> bool:
@@ -91,30 +115,36 @@ class Validator:
         for name, parameter in self._network.cliff.parameters_and_names():
             parameter.set_data(Tensor(arrays[name]))
 
-    def validate(self) -> dict[str, float]:
-        """Errors over all samples that have the labels.
+    def validate(self, weights: dict[str, np.ndarray]) -> dict[str, float]:
+        """Errors over all samples that have the labels; all workers call it together.
+
+        Args:
+            weights: As for `set_weights`; statistics of BatchNorm, of which every worker has its own, are worker 0's.
 
         Returns:
             `mpjpe_mm` and `pa_mpjpe_mm` of SPIN's 14 joints, aligned at the middle of the hips; `global_rotation_deg`;
             `count`, samples with 3D joints.
         """
-        joint_errors, aligned_errors, angles = [], [], []
-        for batch, count in self._batches():
+        self.set_weights(self._of_worker_0(weights))
+        errors = np.zeros((sum(samples for _, samples in self._parts), len(_ERRORS)), np.float32)
+        known = np.zeros_like(errors)
+        for places, batch in self._batches():
+            kept = len(places)  # the last batch is filled up
             rotmats, joints, _ = self._run(batch)
-            counted = np.arange(len(joints)) < count  # the last batch is filled up
-            labelled = counted & (batch.keypoints3d[:, _COMPARED, 3] > 0).all(1)
-            pred, gt = (_from_hips(j[labelled])[:, _COMPARED] for j in (joints, batch.keypoints3d[..., :3]))
-            joint_errors.append(mpjpe(pred, gt))
-            aligned_errors.append(pa_mpjpe(pred, gt))
-            angles.append(rotation_error(rotmats[:, 0], batch.rotmats[:, 0])[counted & (batch.has_smpl > 0)])
-        errors = np.concatenate(joint_errors)
-        angles = np.concatenate(angles)
-        return {
-            "mpjpe_mm": float(errors.mean()),
-            "pa_mpjpe_mm": float(np.concatenate(aligned_errors).mean()),
-            "global_rotation_deg": float(angles.mean()) if len(angles) else float("nan"),
-            "count": len(errors),
+            labelled = _labelled(batch.keypoints3d)
+            pred, gt = (_from_hips(each)[labelled][:, _COMPARED] for each in (joints, batch.keypoints3d[..., :3]))
+            found = np.zeros((len(joints), len(_ERRORS)), np.float32)
+            found[labelled, 0], found[labelled, 1] = mpjpe(pred, gt), pa_mpjpe(pred, gt)
+            has_smpl = batch.has_smpl > 0
+            found[has_smpl, 2] = rotation_error(rotmats[:, 0], batch.rotmats[:, 0])[has_smpl]
+            errors[places] = found[:kept]
+            known[places] = np.stack([labelled, labelled, has_smpl], 1)[:kept]
+        errors, known = self._over_workers(errors), self._over_workers(known) > 0
+        means = {
+            name: float(errors[known[:, k], k].mean(dtype=np.float64)) if known[:, k].any() else float("nan")
+            for k, name in enumerate(_ERRORS)
         }
+        return {**means, "count": int(known[:, 0].sum())}
 
     def picture(self, batch: Batch) -> np.ndarray:
         """Projected joints over the crops of the first samples of a batch.
@@ -142,15 +172,52 @@ class Validator:
             tiles.append(tile)
         return np.concatenate(tiles, 1)
 
-    def _batches(self) -> Iterator[tuple[Batch, int]]:
-        """Every batch and how many of its samples count."""
-        for load, batches, samples in self._parts:
-            for batch in load_batches(load, self._workers, stop=batches):
-                yield batch, samples
-                samples -= len(batch.inputs)
+    def _batches(self) -> Iterator[tuple[np.ndarray, Batch]]:
+        """This worker's batches, and the numbers of their samples among all."""
+        before = 0
+        for load, samples in self._parts:
+            numbers = range(self._rank, -(-samples // self._batch_size), self._world_size)
+            batches = load_batches(lambda k: load(numbers[k]), self._workers, stop=len(numbers))  # noqa: B023
+            for number, batch in zip(numbers, batches, strict=True):
+                start = number * self._batch_size
+                yield before + np.arange(start, min(start + self._batch_size, samples)), batch
+            before += samples
+
+    def _of_worker_0(self, weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        names = [name for name in weights if name.endswith(("moving_mean", "moving_variance"))]
+        if self._world_size == 1 or not names:
+            return weights
+        mine = np.concatenate([weights[name] for name in names])
+        shared = self._over_workers(mine if self._rank == 0 else np.zeros_like(mine))
+        ends = np.cumsum([len(weights[name]) for name in names])
+        return weights | dict(zip(names, np.split(shared, ends[:-1]), strict=True))
+
+    def _over_workers(self, array: np.ndarray) -> np.ndarray:
+        return array if self._sum is None else self._sum(Tensor(array)).asnumpy()
 
     def _run(self, batch: Batch) -> tuple[np.ndarray, ...]:
         return tuple(output.asnumpy() for output in self._predict(*map(Tensor, batch.network_inputs)))
+
+
+def _rows_with_pictures(source: Source, skip: bool) -> np.ndarray:
+    """Rows whose image is there; what is missing would else be found in the middle of the training."""
+    rows = np.arange(len(source))
+    if not source.reads_pixels:
+        return rows
+    there = np.array([source.image_path(row).is_file() for row in rows])
+    if there.all():
+        return rows
+    missing = np.flatnonzero(~there)
+    what = f"{len(missing)} of the images of '{source.path}' are not there, such as '{source.image_path(missing[0])}'"
+    if not skip:
+        raise InputError(f"data.val: {what}; set data.bad_image to 'skip' to validate without them.")
+    log.warning("data.val: %s: they are left out", what)
+    return np.flatnonzero(there)
+
+
+def _labelled(keypoints3d: np.ndarray) -> np.ndarray:
+    """Whether all compared joints are known, (n,) bool."""
+    return (keypoints3d[:, _COMPARED, 3] > 0).all(1)
 
 
 def _from_hips(joints: np.ndarray) -> np.ndarray:

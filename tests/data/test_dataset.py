@@ -265,6 +265,8 @@ def test_sources_that_cannot_be_used(tmp_path):
     for source, model, message in cases:
         with pytest.raises(InputError, match=message):
             TrainDataset(make_config([source], model=model))
-    turned = make_source(tmp_path, "f", 3, 0, img_hw=np.tile(HW[::-1], (3, 1)))
+    one = np.tile(HW, (3, 1))
+    one[1] = HW[::-1]
+    turned = make_source(tmp_path, "f", 3, 0, img_hw=one)
     with pytest.raises(InputError, match="f.npz', row .* is 120 x 90 px, but the annotations are for 90 x 120"):
         TrainDataset(make_config([turned])).batch(0)

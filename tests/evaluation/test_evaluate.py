@@ -416,7 +416,7 @@ def test_weights_that_give_no_numbers(tmp_path):
 
 
 def test_configuration_of_other_weights():
-    config = Config(ModelConfig(encoder="keypoints", joint_set="openpose25"), DataConfig(stream=True))
+    config = Config(ModelConfig(encoder="keypoints", joint_set="openpose25"), DataConfig(stream=True, batch_size=4))
     with pytest.raises(InputError, match="w.ckpt .*joint_set is coco17, not openpose25"):
         check_model(config, WeightsMeta(KEYPOINT_MODEL, "test"), "w.ckpt")
     check_model(config, WeightsMeta(config.model, "test"), "w.ckpt")

@@ -104,7 +104,7 @@ def train_step(network, dropout_key=None, learning_rate=1e-3, **options):
     def run(batch, first=True, last=True, key=(0.1, 0.2), rate=learning_rate):
         rate, stop = Tensor(rate, ms.float32), Tensor([0.0], ms.float32)
         key = Tensor(np.array(key, np.float32))
-        report, skipped = step(last, Tensor(first), rate, key, stop, *map(Tensor, batch))
+        report, skipped, _ = step(last, Tensor(first), rate, key, stop, *map(Tensor, batch))
         return report.asnumpy(), int(skipped.asnumpy())
 
     return step, run

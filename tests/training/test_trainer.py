@@ -1,26 +1,30 @@
 """Training from end to end: what a run writes, and that a killed one goes on as if nothing had happened."""
 
+import dataclasses
 import json
+import os
 import resource
 import signal
 import struct
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from cliff_ms.body.files import load_body
-from cliff_ms.config import TrainConfig, load_config
+from cliff_ms.config import TrainConfig, for_workers, load_config
 from cliff_ms.data.annotation_files import load_annotations
 from cliff_ms.io.errors import InputError
 from cliff_ms.models.cliff import build_model
+from cliff_ms.training.data import TrainingData
 from cliff_ms.training.log import EventFile, TrainLog
-from cliff_ms.training.state import Progress, check_folder, load_state, save_state
+from cliff_ms.training.state import Progress, check_folder, describe_training, load_state, locked_folder, save_state
 from cliff_ms.weights.checkpoint import WeightsMeta, encoder_entries, load_weights, parameter_arrays, save_weights
 from cliff_ms.weights.networks import load_model
-from cliff_ms.zoo import HELD_OUT
+from cliff_ms.zoo import BUNDLED_BODY, HELD_OUT
 from tests.paths import ROOT
 
 CONFIG = ROOT / "configs" / "smoke.yaml"
@@ -67,7 +71,18 @@ def test_what_a_training_writes(finished):
     output_dir, done = finished
     assert [line["step"] for line in lines(output_dir)] == list(range(1, 9))
     first = lines(output_dir)[0]
-    assert list(first) == ["step", "loss", "keypoints2d", "keypoints3d", "pose", "betas", "camera", "lr", "skipped"]
+    assert list(first) == [
+        "step",
+        "loss",
+        "keypoints2d",
+        "keypoints3d",
+        "pose",
+        "betas",
+        "camera",
+        "grad_norm",
+        "lr",
+        "skipped",
+    ]
     assert load_config(output_dir / "config.yaml") == load_config(CONFIG, SETTINGS)
     assert [(line["step"], line["count"]) for line in lines(output_dir, "validation")] == [(4, 2048), (8, 2048)]
     states = sorted(p.name for p in (output_dir / "checkpoints").glob("state_*.json"))
@@ -98,7 +113,7 @@ def test_killed_and_resumed_is_the_same_to_the_last_bit(finished, tmp_path):
     assert f"{newest.name}' is damaged" in done.stderr
     assert lines(output_dir) == lines(finished[0])
     assert lines(output_dir, "validation") == lines(finished[0], "validation")
-    states = [load_state(folder, 1) for folder in (output_dir, finished[0])]
+    states = [load_state(folder) for folder in (output_dir, finished[0])]
     assert states[0][1] == states[1][1]
     assert all(np.array_equal(states[0][0][name], states[1][0][name]) for name in states[1][0])
 
@@ -115,7 +130,7 @@ def test_signals_save_and_leave(tmp_path, number):
     assert process.returncode in {128 + number, 143}  # MindSpore may turn Ctrl-C into SIGTERM
     steps = len(lines(output_dir))
     assert f"stopped after step {steps}; go on with --resume" in message.decode()
-    assert load_state(output_dir, 1)[1].step == steps < 500
+    assert load_state(output_dir)[1].step == steps < 500
 
 
 @pytest.mark.slow
@@ -134,21 +149,19 @@ ARRAYS = {"a": np.arange(5, dtype=np.float32), "n": np.array(3, np.int32)}
 
 def test_states(tmp_path, caplog):
     (tmp_path / "checkpoints").mkdir()
-    assert load_state(tmp_path, 2) == ({}, Progress(0, 2))
+    assert load_state(tmp_path) == ({}, Progress())
     for step in (5, 10, 100):
-        save_state(tmp_path, {**ARRAYS, "a": ARRAYS["a"] + step}, Progress(step, 2, 90.5), keep=2)
-    arrays, progress = load_state(tmp_path, 2)
-    assert progress == Progress(100, 2, 90.5)
+        save_state(tmp_path, {**ARRAYS, "a": ARRAYS["a"] + step}, Progress(step, 64, 8, best_mpjpe_mm=90.5), keep=2)
+    arrays, progress = load_state(tmp_path)
+    assert progress == Progress(100, 64, 8, best_mpjpe_mm=90.5)
     assert np.array_equal(arrays["a"], ARRAYS["a"] + 100) and arrays["n"] == 3 and arrays["n"].dtype == np.int32
-    with pytest.raises(InputError, match="trained by 2 workers.*there are 1"):
-        load_state(tmp_path, 1)
     files = sorted((tmp_path / "checkpoints").glob("*.safetensors"))
     assert [f.name for f in files] == ["state_00000010.safetensors", "state_00000100.safetensors"]
     files[1].write_bytes(files[1].read_bytes()[:-1])
-    assert load_state(tmp_path, 2)[1].step == 10 and "state_00000100" in caplog.text
+    assert load_state(tmp_path)[1].step == 10 and "state_00000100" in caplog.text
     files[0].unlink()
     with pytest.raises(InputError, match="None of the 2 checkpoints"):
-        load_state(tmp_path, 2)
+        load_state(tmp_path)
 
 
 def test_a_full_disk_loses_nothing(tmp_path, monkeypatch):
@@ -161,7 +174,7 @@ def test_a_full_disk_loses_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr("safetensors.numpy.save_file", full)
     with pytest.raises(InputError, match="step 10 was not saved, the last good.*00005.*No space left"):
         save_state(tmp_path, ARRAYS, Progress(10), keep=1)
-    assert load_state(tmp_path, 1)[1].step == 5
+    assert load_state(tmp_path)[1].step == 5
     assert len(list((tmp_path / "checkpoints").iterdir())) == 2
 
 
@@ -272,30 +285,82 @@ def test_training_starts_from_weights(graph_mode, tmp_path, file_reads):
 
 
 def test_the_stream_is_for_keypoint_models(tmp_path):
-    from cliff_ms.training.trainer import open_data
-
     with pytest.raises(InputError, match="data.stream makes keypoints, which model.encoder 'res50' does not read"):
-        open_data(load_config(CONFIG, ["model.encoder=res50"]), load_body(), 0, 1)
+        TrainingData(load_config(CONFIG, ["model.encoder=res50"]), load_body())
 
 
 def test_a_stream_leaves_a_share_of_each_batch_to_files(tmp_path):
     from cliff_ms.synthetic.stream import KeypointStream
-    from cliff_ms.training.trainer import open_data
 
     source = f"{{annotations: {HELD_OUT}/annotations.npz, weight: 0.25}}"
     config = load_config(
         CONFIG, [f"data.train=[{source}]", "data.batch_size=16", "augment={flip: 0, rotation_prob: 0}"]
     )
     body = load_body()
-    load = open_data(config, body, 0, 1)
+    data = TrainingData(config, body)
     stream = KeypointStream(body, config.model.joint_set, 12, config.train.seed)
     shapes = {tuple(betas) for betas in load_annotations(HELD_OUT / "annotations.npz").betas}
     seen = set()
     for index in range(3):
-        batch, drawn = load(index), stream.batch(index)
+        batch, drawn = data.batch(index), stream.batch(index)
         assert all(len(array) == 16 for array in batch)
         for whole, part in zip(batch, drawn, strict=True):
             np.testing.assert_array_equal(whole[:12], part)
         seen |= {tuple(betas) for betas in batch.betas[12:]}
     assert len(seen) == 12  # all of an epoch before any again
     assert seen <= shapes
+
+
+def test_resume_compares_what_changes_the_result(tmp_path, caplog):
+    caplog.set_level("INFO", "cliff_ms")
+    config = load_config(CONFIG)
+    describe_training(tmp_path, config, [("a.npz", 7, "far off")])
+    assert (tmp_path / "left_out.csv").read_text().splitlines() == ["annotations,row,reason", "a.npz,7,far off"]
+    body = os.path.relpath(BUNDLED_BODY, Path.cwd())
+    same = ["data.workers=4", "train.keep=5", "train.save_every=7", "train.picture_every=0", "data.bad_image=skip"]
+    same += ["train.steps=100", "train.accumulate=2", "data.batch_size=16"]
+    check_folder(tmp_path, load_config(CONFIG, same), resume=True)
+    assert "data.workers was 1 and is 4" in caplog.text and "train.steps was 20 and is 100" in caplog.text
+    describe_training(tmp_path, dataclasses.replace(config, body=str(BUNDLED_BODY)), [])
+    check_folder(tmp_path, dataclasses.replace(config, body=body), resume=True)  # another spelling
+    for settings, message in (
+        (["train.learning_rate=0.1"], "train.learning_rate was 0.0003 and is 0.1"),
+        (["train.steps=10"], "train.steps was 20 and is 10"),
+        (["train.lr_drops=[0.5, 0.7]"], r"train.lr_drops\[1\] was not set and is 0.7"),
+        (["body=other.npz"], "body was .*neutral.npz and is other.npz"),
+    ):
+        with pytest.raises(InputError, match=message):
+            check_folder(tmp_path, load_config(CONFIG, [f"body={BUNDLED_BODY}", *settings]), resume=True)
+
+
+def test_a_folder_is_for_one_training_at_a_time(tmp_path):
+    with locked_folder(tmp_path / "out"):
+        with pytest.raises(InputError, match="Another training runs in"), locked_folder(tmp_path / "out"):
+            pass
+        assert (tmp_path / "out").is_dir()
+    assert not (tmp_path / "out").exists()  # nothing was written into it
+    with locked_folder(tmp_path / "out"):
+        (tmp_path / "out" / "config.yaml").touch()
+    assert (tmp_path / "out" / "config.yaml").exists()
+
+
+def test_workers_share_the_samples_of_one(tmp_path):
+    """What a step sees does not depend on how it is divided, nor on whether a training went on with other workers."""
+    source = f"{{annotations: {HELD_OUT}/annotations.npz, weight: 0.25}}"
+    settings = [f"data.train=[{source}]", "data.batch_size=0", "data.global_batch_size=32"]
+    body, steps = load_body(), {}
+    for workers, accumulate in ((1, 1), (2, 1), (4, 1), (2, 2)):
+        config = for_workers(load_config(CONFIG, [*settings, f"train.accumulate={accumulate}"]), workers)
+        data = [TrainingData(config, body, rank, workers, stream_batch=24) for rank in range(workers)]
+        numbers = range(accumulate, 2 * accumulate)  # batches of the second step
+        rows = [np.r_[of_rank.batch(number).betas] for number in numbers for of_rank in data]
+        drawn = config.data.batch_size * 3 // 4
+        steps[workers, accumulate] = np.concatenate([*(r[:drawn] for r in rows), *(r[drawn:] for r in rows)])
+        assert data[0].rows_of(2) == data[-1].rows_of(2) and len(data[0].rows_of(2)) == 8
+    for step in steps.values():
+        np.testing.assert_array_equal(step, steps[1, 1])
+    with pytest.raises(InputError, match="global_batch_size 32 cannot be divided among 3 worker"):
+        for_workers(load_config(CONFIG, settings), 3)
+    for wrong in (["data.global_batch_size=0"], ["data.batch_size=8"]):
+        with pytest.raises(InputError, match="give global_batch_size, of all workers together, or batch_size"):
+            load_config(CONFIG, [*settings, *wrong])
