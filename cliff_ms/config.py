@@ -345,28 +345,6 @@ def from_dict(cls: type, values: dict, where: str, section: str = "") -> typing.
         raise InputError(f"{where}: {error}") from None
 
 
-def for_workers(config: Config, workers: int) -> Config:
-    """The configuration of each of some workers: with a `data.batch_size`.
-
-    Args:
-        config: The same for all.
-        workers: How many train together.
-
-    Raises:
-        InputError: `data.global_batch_size` cannot be divided among them.
-    """
-    whole, batches = config.data.global_batch_size, workers * config.train.accumulate
-    if not whole:
-        return config
-    if whole % batches:
-        raise InputError(
-            f"data.global_batch_size {whole} cannot be divided among {workers} worker(s) with train.accumulate "
-            f"{config.train.accumulate}: choose numbers whose product divides it."
-        )
-    data = dataclasses.replace(config.data, global_batch_size=0, batch_size=whole // batches)
-    return dataclasses.replace(config, data=data)
-
-
 def to_dict(config: typing.Any) -> dict:
     """The dataclass as plain dicts and lists, ready for YAML or JSON."""
     return json.loads(json.dumps(dataclasses.asdict(config)))

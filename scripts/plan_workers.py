@@ -14,6 +14,7 @@ from cliff_ms import cli, runtime
 from cliff_ms.config import load_config
 from cliff_ms.io.errors import InputError
 from cliff_ms.io.files import prepare_output_dir
+from cliff_ms.training.data import for_workers
 from cliff_ms.training.state import check_folder
 
 
@@ -81,6 +82,7 @@ def main() -> None:
             f"WORKERS must be a number from 1 to {count}, what this machine has of {device}; got {workers}."
         )
     nodes, rank = _number("NNODES", 1), _number("NODE_RANK", 0)
+    for_workers(config, int(workers) * nodes)
     port = os.environ.get("MASTER_PORT")
     if nodes > 1 and port is None:
         port = "8118"  # all machines must take the same

@@ -12,6 +12,9 @@ if [[ "${1:-}" == -h || "${1:-}" == --help ]]; then
 fi
 source scripts/setup_env.sh requirements.txt
 
-config=${1:-configs/smoke.yaml}
-device_target=${2:-auto}
-exec "$PYTHON" train.py --config "$config" --device_target "$device_target" "${@:3}"
+positional=()
+while (($#)) && [[ "$1" != -* ]] && ((${#positional[@]} < 2)); do
+  positional+=("$1")
+  shift
+done
+exec "$PYTHON" train.py --config "${positional[0]:-configs/smoke.yaml}" --device_target "${positional[1]:-auto}" "$@"

@@ -29,7 +29,7 @@ from cliff_ms.annotation.input import Target, read_target
 from cliff_ms.body.files import Body
 from cliff_ms.body.smpl import SMPL, build_smpl
 from cliff_ms.config import AugmentConfig, Config, SourceConfig, load_config, to_dict
-from cliff_ms.data.annotation_files import load_annotations, save_annotations, to_arrays
+from cliff_ms.data.annotation_files import read_annotations, save_annotations, to_arrays
 from cliff_ms.data.annotations import Annotations
 from cliff_ms.data.dataset import EvalDataset
 from cliff_ms.data.loader import load_batches
@@ -39,6 +39,7 @@ from cliff_ms.io.errors import InputError
 from cliff_ms.io.files import check_not_overwritten, claim_folder, prepare_output_dir
 from cliff_ms.keypoints import SPIN24
 from cliff_ms.rotation import rotmat_to_axis_angle
+from cliff_ms.training.data import for_workers
 from cliff_ms.training.trainer import train
 from cliff_ms.weights.checkpoint import Weights, check_body, check_model, load_weights, side_car
 from cliff_ms.weights.engine import load_network
@@ -133,7 +134,7 @@ class AnnotationJob:
         check_not_overwritten(self.output, {"--annotations": self.annotations})
         check_model(self.config, self.weights.meaning, str(self.weights.path))
         check_body(self.weights.meaning, body, str(self.weights.path))
-        target = read_target(self.annotations, self.image_dir, self.config.model)
+        target = read_target(self.annotations, self.image_dir, self.config.model, self.config.data.bad_image)
         if self.config.data.focal_length == "estimated":
             unknown = np.full_like(target.people.focal_length, np.nan)
             target = replace(target, people=replace(target.people, focal_length=unknown))
@@ -186,7 +187,7 @@ def annotate(job: AnnotationJob, target: Target, body: Body) -> tuple[int, Annot
     people, weights, start = target.people, joint_weights(job.config), time.perf_counter()
     prior = job.work / "prior.npz"
     if prior.is_file():
-        before = load_annotations(prior, ("points2d",))
+        before, _ = read_annotations(prior, ("points2d",))  # all rows, whatever the network says of them
     else:
         weighted = people.keypoints2d.copy()
         weighted[..., 2] *= weights
@@ -229,11 +230,11 @@ def training_config(job: AnnotationJob, count: int) -> Config:
     """
     config = job.config
     source = SourceConfig(str(job.work / "prior.npz"), str(job.image_dir.resolve() if job.image_dir else ""))
-    batch_size = min(config.data.batch_size, count)
+    batch_size = min(for_workers(config, 1).data.batch_size, count)
     steps = math.ceil(config.annotator.epochs * count / (batch_size * config.train.accumulate))
     return Config(
         config.model,
-        replace(config.data, train=(source,), batch_size=batch_size),
+        replace(config.data, train=(source,), global_batch_size=0, batch_size=batch_size),
         config.augment,
         config.loss,
         replace(config.train, steps=steps, pretrained=str(job.weights.path.resolve())),

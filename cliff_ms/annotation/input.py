@@ -11,13 +11,15 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from cliff_ms.config import ModelConfig
+from cliff_ms.config import BadImage, ModelConfig
 from cliff_ms.data.annotation_files import load_annotations
 from cliff_ms.data.annotations import Annotations
 from cliff_ms.data.crop import box_to_crop
 from cliff_ms.data.decoding import ImageFile
 from cliff_ms.data.detections import MIN_CONFIDENCE, MIN_JOINTS, box_around, read_keypoints
 from cliff_ms.data.keypoint_files import coco_people, field, is_coco
+from cliff_ms.data.label_checks import Findings, examine, without_bad_rows
+from cliff_ms.data.picture_checks import CENTER_OUTSIDE, look_at_pictures
 from cliff_ms.inference.pose_detector import PoseDetector
 from cliff_ms.io.errors import InputError
 from cliff_ms.io.files import read_json, require_file
@@ -43,7 +45,7 @@ class Target:
     labelled: bool
 
 
-def read_target(path: Path | None, image_dir: Path | None, model: ModelConfig) -> Target:
+def read_target(path: Path | None, image_dir: Path | None, model: ModelConfig, bad_image: BadImage = "stop") -> Target:
     """Read the people to annotate.
 
     A standard npz (or EFT's json) brings its boxes. Around other people a box is drawn by the rule of
@@ -55,37 +57,51 @@ def read_target(path: Path | None, image_dir: Path | None, model: ModelConfig) -
             that the bundled detector finds in the images.
         image_dir: Folder of the images, or None where they are not needed.
         model: The network that will read them.
+        bad_image: 'skip' leaves people out, with a warning, whose image cannot be read or is not that of the labels.
 
     Returns:
         The people, with `input_keypoints` if the network reads keypoints.
 
     Raises:
-        InputError: A file that is missing, damaged or of no such kind, no keypoints, no image to take a size from, or
-            a network that reads pixels and no folder of images.
+        InputError: A file that is missing, damaged or of no such kind, labels that cannot be right, no keypoints, no
+            image to take a size from, a bad image that is not to be skipped, or a network that reads pixels and no
+            folder of images.
     """
     if not model.reads_keypoints and image_dir is None:
         raise InputError("These weights read pixels: name the folder of the images with --image_dir.")
     if image_dir is not None and not image_dir.is_dir():
         raise InputError(f"--image_dir: there is no folder '{image_dir}'.")
-    truth, labelled = None, False
-    if path is None:
-        people = _from_images(image_dir, model.crop_hw)
-    elif path.is_dir():
-        people = _from_openpose(path, image_dir, model.crop_hw)
-    elif content := _coco_content(path):
-        people = _from_coco(content, path, model.crop_hw)
-    else:
-        truth = load_annotations(path, ("annot_id",))
-        labelled = truth.input_keypoints is None or bool(truth.keypoints2d[..., 2].any())
-        people = _without_bodies(truth, labelled)
+    people, truth, labelled = _read_people(path, image_dir, model)
+    if image_dir is not None and (people.img_hw is None or not model.reads_keypoints):
+        rows = _rows_with_images(people, image_dir, bad_image)
+        people, truth = people.take(rows), None if truth is None else truth.take(rows)
     if people.img_hw is None:
         people = replace(people, img_hw=_image_sizes(people.image_names, image_dir, path))
+    if truth is None:
+        findings = Findings()
+        examine(people, findings)
+        people = without_bad_rows(people, findings, path or image_dir)
     if model.reads_keypoints and people.input_keypoints is None:
         keypoints = convert_keypoints(people.keypoints2d, "spin24", "coco17")
         people = replace(people, input_keypoints=keypoints, input_joint_set="coco17")
     if not (people.keypoints2d[..., 2] > 0).any():
         raise InputError(f"'{path}': nobody has a 2D keypoint; the annotator needs 'part' or 'input_keypoints'.")
     return Target(people, truth, labelled)
+
+
+def _read_people(
+    path: Path | None, image_dir: Path | None, model: ModelConfig
+) -> tuple[Annotations, Annotations | None, bool]:
+    """The people of any file, what it knows of them, and whether they were labelled, see `Target`."""
+    if path is None:
+        return _from_images(image_dir, model.crop_hw), None, False
+    if path.is_dir():
+        return _from_openpose(path, image_dir, model.crop_hw), None, False
+    if content := _coco_content(path):
+        return _from_coco(content, path, model.crop_hw), None, False
+    truth = load_annotations(path, ("annot_id",))
+    labelled = truth.input_keypoints is None or bool(truth.keypoints2d[..., 2].any())
+    return _without_bodies(truth, labelled), truth, labelled
 
 
 def _without_bodies(known: Annotations, labelled: bool) -> Annotations:
@@ -104,6 +120,23 @@ def _without_bodies(known: Annotations, labelled: bool) -> Annotations:
         input_joint_set=known.input_joint_set,
         extras={"annot_id": ids},
     )
+
+
+def _rows_with_images(people: Annotations, image_dir: Path, bad_image: BadImage) -> np.ndarray:
+    problems = look_at_pictures(people, image_dir, range(len(people)))
+    problems.pop(CENTER_OUTSIDE, None)  # somebody at the edge may be seen in part
+    bad = sorted({row for rows in problems.values() for row in rows})
+    if bad:
+        reason, rows = next(iter(problems.items()))
+        what = f"{len(bad)} of {len(people)} people, such as in '{people.image_names[rows[0]]}': {reason}"
+        if bad_image == "stop":
+            raise InputError(f"--image_dir '{image_dir}': {what}; set data.bad_image to 'skip' to leave them out.")
+        log.warning("%s: %s: left out", image_dir, what)
+    if len(bad) == len(people):
+        raise InputError(
+            f"--image_dir '{image_dir}': no image of '{people.image_names[0]}' and the others can be read."
+        )
+    return np.delete(np.arange(len(people)), bad)
 
 
 def _coco_content(path: Path) -> dict | None:

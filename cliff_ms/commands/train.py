@@ -1,6 +1,7 @@
 """Train CLIFF as a configuration says. SIGTERM and Ctrl-C save the state and leave with exit code 143 or 130."""
 
 import argparse
+import os
 from pathlib import Path
 
 from cliff_ms import cli, runtime
@@ -39,6 +40,8 @@ def main() -> int:
     rank, world_size = runtime.setup_distributed()
     from cliff_ms.training.trainer import train
 
+    if world_size > 1:  # run_distribute_train.sh looks for it when a process ends
+        print(f"worker {rank} of {world_size}: process {os.getpid()}", flush=True)
     if rank == 0:
         print(f"training {args.config} on {device} with {world_size} worker(s), into {output_dir}")
     code = train(config, output_dir, body, args.resume, rank, world_size)

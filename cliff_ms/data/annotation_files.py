@@ -13,16 +13,14 @@ square, cliffGT's are 4:3: the height is taken as it is in either case, and the 
 network's input.
 """
 
-import logging
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from scipy.spatial.transform import Rotation
 
 from cliff_ms.data.annotations import PIXELS_PER_SCALE, Annotations, to_scale
-from cliff_ms.data.label_checks import Findings, examine
+from cliff_ms.data.label_checks import Findings, examine, without_bad_rows
 from cliff_ms.io.errors import InputError
 from cliff_ms.io.files import atomic_path, normalise_name, read_json, read_npz, require_file
 from cliff_ms.keypoints import JOINT_SETS, SMPL24, SPIN24
@@ -37,10 +35,7 @@ _KEY_OF = {
 _KEYS = {*_KEY_OF.values(), "pose_cam", "trans_cam", "cam_ext", "cam_int", "gtkps"}
 NUM_BETAS = 10
 _GENDERS = {"male": "m", "female": "f", "neutral": "n", "m": "m", "f": "f", "n": "n"}
-_MAX_BAD_SHARE = 0.05  # of a file's rows; of more it is not the odd bad row
 _SMPLX_POSE = 165  # numbers of a SMPL-X pose: body, jaw, eyes and hands
-
-log = logging.getLogger("cliff_ms")
 
 
 def load_annotations(path: str | Path, extras: Iterable[str] = ()) -> Annotations:
@@ -57,42 +52,7 @@ def load_annotations(path: str | Path, extras: Iterable[str] = ()) -> Annotation
         InputError: Missing, damaged or foreign file, SMPL-X bodies, no rows, labels in other units, axes or orders, or
             more than one bad row in twenty; the message names the file, the key and the first such row.
     """
-    known, findings = read_annotations(path, extras)
-    refused = refusal(path, known, findings)
-    if refused:
-        raise InputError(refused)
-    for note in findings.notes:
-        log.warning("%s: %s", path, note)
-    left_out = findings.reasons()
-    if not left_out:
-        return known
-    row, reason = next(iter(left_out.items()))
-    log.warning(
-        "%s: %d of %d rows left out, such as row %d: %s; `prepare.py check` lists them",
-        path, len(left_out), len(known), row, reason,
-    )  # fmt: skip
-    kept = np.flatnonzero(~findings.bad_rows(len(known)))
-    return replace(known.take(kept), file_rows=kept, left_out=left_out)
-
-
-def refusal(path: str | Path, known: Annotations, findings: Findings) -> str | None:
-    """Why `load_annotations` refuses a file, in one sentence; None where it takes it.
-
-    Args:
-        path: The file.
-        known: All its rows.
-        findings: What is wrong with them.
-    """
-    if findings.wrong:
-        return f"Annotation file '{path}': {findings.wrong[0]}."
-    reasons = findings.reasons()
-    if len(reasons) <= _MAX_BAD_SHARE * len(known):
-        return None
-    row, reason = next(iter(reasons.items()))
-    return (
-        f"Annotation file '{path}', row {row}: {reason}; {len(reasons)} of {len(known)} rows are bad, too many to be "
-        "left out; `prepare.py check` lists them."
-    )
+    return without_bad_rows(*read_annotations(path, extras), path)
 
 
 def read_annotations(path: str | Path, extras: Iterable[str] = ()) -> tuple[Annotations, Findings]:

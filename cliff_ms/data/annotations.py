@@ -83,7 +83,7 @@ class Annotations:
 
     def file_row(self, row: int) -> int:
         """What a message calls a row: its number in the file."""
-        return row if self.file_rows is None else int(self.file_rows[row])
+        return int(row if self.file_rows is None else self.file_rows[row])
 
 
 def concatenate(parts: Sequence[Annotations]) -> Annotations:

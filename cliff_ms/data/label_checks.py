@@ -4,7 +4,9 @@ A file whose rows, by and large, mean something else is wrong as a whole. Of a f
 bad. N is the number of rows; limits are far from what bodies and detectors do, so that what passes them is a mistake.
 """
 
-from dataclasses import dataclass, field
+import logging
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 from scipy.spatial.transform import Rotation
@@ -12,8 +14,10 @@ from scipy.spatial.transform import Rotation
 from cliff_ms.body.files import load_body
 from cliff_ms.body.skinning import Skinner
 from cliff_ms.data.annotations import PIXELS_PER_SCALE, Annotations
+from cliff_ms.io.errors import InputError
 from cliff_ms.keypoints import SPIN24, SPIN24_OF_LANDMARKS, convert_keypoints, flip_permutation
 
+_MAX_BAD_SHARE = 0.05  # of a file's rows; of more it is not the odd bad row
 _FAR = 10.0  # box heights from the centre; the feet of whom a box shows only the face are 8 away
 _MAX_EXTENT, _MIN_EXTENT = 4.0, 0.2  # m, of the largest distance between two joints of a person
 _MAX_ANGLE = 2 * np.pi  # rad; of the largest joint angle of most people
@@ -25,6 +29,8 @@ _MIN_FOCAL_LENGTH = 0.1  # of the image's larger side; a lens of 150 degrees
 _MIN_JOINTS = 6  # that a person's extent is measured on
 _SAMPLED, _MIN_SAMPLES, _MIN_COMMON = 200, 10, 8  # people, and joints that both labels of one must have
 _UNLIKE, _LIKER = 0.1, 1 / 3  # 1 - correlation of labels that disagree, and what explains it leaves of that
+
+log = logging.getLogger("cliff_ms")
 
 
 @dataclass(frozen=True)
@@ -72,6 +78,54 @@ def examine(known: Annotations, findings: Findings) -> None:
         _examine_bodies(known, good, findings)
         if not findings.wrong:
             findings.wrong.extend(_contradictions(known, good))
+
+
+def without_bad_rows(known: Annotations, findings: Findings, path: str | Path) -> Annotations:
+    """The rows of a file that are not bad; says which are left out.
+
+    Args:
+        known: All rows.
+        findings: What is wrong with them.
+        path: The file, for messages.
+
+    Raises:
+        InputError: What `refusal` says.
+    """
+    refused = refusal(path, known, findings)
+    if refused:
+        raise InputError(refused)
+    for note in findings.notes:
+        log.warning("%s: %s", path, note)
+    left_out = findings.reasons()
+    if not left_out:
+        return known
+    row, reason = next(iter(left_out.items()))
+    log.warning(
+        "%s: %d of %d rows left out, such as row %d: %s; `prepare.py check` lists them",
+        path, len(left_out), len(known), row, reason,
+    )  # fmt: skip
+    kept = np.flatnonzero(~findings.bad_rows(len(known)))
+    return replace(known.take(kept), file_rows=kept, left_out=left_out)
+
+
+def refusal(path: str | Path, known: Annotations, findings: Findings) -> str | None:
+    """Why `load_annotations` refuses a file, in one sentence; None where it takes it.
+
+    Args:
+        path: The file.
+        known: All its rows.
+        findings: What is wrong with them.
+    """
+    if findings.wrong:
+        return f"Annotation file '{path}': {findings.wrong[0]}."
+    reasons = findings.reasons()
+    if len(reasons) <= _MAX_BAD_SHARE * len(known):
+        return None
+    row, reason = next(iter(reasons.items()))
+    return (
+        f"Annotation file '{path}', row {row}: {reason}; {len(reasons)} of {len(known)} rows are bad, too many to be "
+        "left out; `prepare.py check` lists them."
+    )
 
 
 def _examine_keypoints(known: Annotations, good: np.ndarray, findings: Findings) -> None:

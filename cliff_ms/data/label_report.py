@@ -4,7 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from cliff_ms.data.annotation_files import read_annotations, refusal
+from cliff_ms.data.annotation_files import read_annotations
+from cliff_ms.data.label_checks import refusal
 from cliff_ms.data.picture_checks import look_at_pictures
 from cliff_ms.io.errors import InputError
 

@@ -1,5 +1,7 @@
 """What a training reads: annotation files, the stream of synthetic people, or both in each batch."""
 
+from dataclasses import replace
+
 from cliff_ms.body.files import Body
 from cliff_ms.config import Config
 from cliff_ms.data.batching import Batch, joined
@@ -8,11 +10,33 @@ from cliff_ms.io.errors import InputError
 from cliff_ms.synthetic.stream import KeypointStream
 
 
+def for_workers(config: Config, workers: int) -> Config:
+    """The configuration of each of some workers: with a `data.batch_size`.
+
+    Args:
+        config: The same for all.
+        workers: How many train together.
+
+    Raises:
+        InputError: `data.global_batch_size` cannot be divided among them.
+    """
+    whole, batches = config.data.global_batch_size, workers * config.train.accumulate
+    if not whole:
+        return config
+    if whole % batches:
+        raise InputError(
+            f"data.global_batch_size {whole} cannot be divided among {workers} worker(s) with train.accumulate "
+            f"{config.train.accumulate}: choose numbers whose product divides it."
+        )
+    data = replace(config.data, global_batch_size=0, batch_size=whole // batches)
+    return replace(config, data=data)
+
+
 class TrainingData:
     """Batches of one worker; what all workers see together does not depend on how many they are.
 
     Args:
-        config: The configuration of a worker, see `config.for_workers`.
+        config: The configuration of a worker, see `for_workers`.
         body: The body of the labels.
         rank: Number of this worker.
         world_size: How many there are.

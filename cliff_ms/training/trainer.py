@@ -15,12 +15,12 @@ from mindspore import dtype as mstype
 from cliff_ms import runtime
 from cliff_ms.body.files import Body
 from cliff_ms.body.smpl import build_smpl
-from cliff_ms.config import Config, TrainConfig, for_workers
+from cliff_ms.config import Config, TrainConfig
 from cliff_ms.data.batching import Batch
 from cliff_ms.data.loader import load_batches
 from cliff_ms.io.errors import InputError
 from cliff_ms.models.cliff import CLIFF, build_model
-from cliff_ms.training.data import TrainingData
+from cliff_ms.training.data import TrainingData, for_workers
 from cliff_ms.training.dropout import seed_dropouts
 from cliff_ms.training.recorder import Recorder
 from cliff_ms.training.state import Progress, check_folder, describe_training, load_state, locked_folder
@@ -70,8 +70,8 @@ def train(
         recorder = None
         if rank == 0:  # the folder only now: after a mistake in the configuration it can still be used
             describe_training(output_dir, config, data.files.left_out if data.files else [])
-            recorder = Recorder(trainer, data, validator, output_dir, body)
             log.info("%s", _plan(mine, data, world_size))
+            recorder = Recorder(trainer, data, validator, output_dir, body)
         batches = load_batches(data.batch, mine.data.workers, start=trainer.progress.step * config.train.accumulate)
         try:
             with runtime.stop_signals() as stop:

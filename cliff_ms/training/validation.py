@@ -64,7 +64,7 @@ class Validator:
 
     Args:
         network: The copy with its loss.
-        config: Which samples; that of a worker, see `config.for_workers`.
+        config: Which samples; that of a worker, see `data.for_workers`.
         body: For the stream.
         rank: Number of this worker.
         world_size: How many there are.
@@ -99,7 +99,7 @@ class Validator:
         for source in config.data.val:
             opened = Source(source, config.model, "data.val")
             skip = config.data.bad_image == "skip"
-            dataset = EvalDataset(opened, size, _rows_with_pictures(opened, skip), skip_bad=skip)
+            dataset = EvalDataset(opened, size, rows_with_pictures(opened, skip), skip_bad=skip)
             if not _labelled(dataset.annotations.keypoints3d[dataset.rows]).any():
                 raise InputError(f"data.val: '{source.annotations}' has no row with all 3D joints to compare with.")
             self._parts.append((dataset.batch, len(dataset.rows)))
@@ -199,8 +199,12 @@ class Validator:
         return tuple(output.asnumpy() for output in self._predict(*map(Tensor, batch.network_inputs)))
 
 
-def _rows_with_pictures(source: Source, skip: bool) -> np.ndarray:
-    """Rows whose image is there; what is missing would else be found in the middle of the training."""
+def rows_with_pictures(source: Source, skip: bool) -> np.ndarray:
+    """Rows of a source whose image is there; a missing one would else be found in the middle of the training.
+
+    Raises:
+        InputError: One is missing, and they are not to be skipped.
+    """
     rows = np.arange(len(source))
     if not source.reads_pixels:
         return rows

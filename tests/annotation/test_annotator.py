@@ -243,6 +243,22 @@ def test_openpose_folder_is_the_same_people(tmp_path):
     assert not found.keypoints2d[:, [SPIN24.index("neck_lsp"), SPIN24.index("pelvis_mpii")]].any()
 
 
+def test_people_in_bad_images_end_it_or_are_left_out(files, tmp_path, caplog):
+    names = np.load(files / "people.npz")["imgname"]
+    for name in np.unique(names):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        write_image(tmp_path / name, np.zeros((720, 1280, 3), np.uint8))
+    gone = tmp_path / names[0]
+    gone.unlink()
+    there = names != names[0]
+    pixels = ModelConfig(encoder="res18")
+    with pytest.raises(InputError, match=f"{(~there).sum()} of {len(names)} people, such as in .* not there; set"):
+        read_target(files / "people.npz", tmp_path, pixels)
+    target = read_target(files / "people.npz", tmp_path, pixels, "skip")
+    np.testing.assert_array_equal(target.people.extras["annot_id"], np.load(files / "people.npz")["annot_id"][there])
+    assert len(target.truth) == there.sum() and "left out" in caplog.text
+
+
 def test_labels_and_inputs_replace_each_other(files, tmp_path):
     """A data set that has `part` only, such as MPII's, can be read by a keypoint model."""
     first = read_target(files / "people.npz", None, MODEL)

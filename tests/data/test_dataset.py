@@ -270,3 +270,16 @@ def test_sources_that_cannot_be_used(tmp_path):
     turned = make_source(tmp_path, "f", 3, 0, img_hw=one)
     with pytest.raises(InputError, match="f.npz', row .* is 120 x 90 px, but the annotations are for 90 x 120"):
         TrainDataset(make_config([turned])).batch(0)
+
+
+def test_evaluation_may_skip_bad_images(tmp_path, caplog):
+    source = make_source(tmp_path, "a", 5, 0)
+    path = tmp_path / "a" / "1.jpg"
+    path.write_bytes(path.read_bytes()[:500])
+    dataset = open_eval(source, 2, skip_bad=True)
+    batches = [dataset.batch(index) for index in range(3)]
+    assert [batch.has_smpl.tolist() for batch in batches] == [[1, 0], [1, 1], [1, 1]]
+    assert not batches[0].keypoints3d[1].any() and "row 1: Image" in caplog.text
+    (tmp_path / "a" / "0.jpg").unlink()
+    with pytest.raises(InputError, match="2 images in a row cannot be read"):
+        dataset.batch(0)

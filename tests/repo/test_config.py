@@ -43,7 +43,7 @@ def test_choices_are_those_that_exist():
 
 FILE = """
 model: {encoder: keypoints}
-data: {train: [{annotations: a.npz, weight: 0.25}, {annotations: b.npz, image_dir: b, weight: 0.75}]}
+data: {train: [{annotations: a.npz, weight: 0.25}, {annotations: b.npz, image_dir: b, weight: 0.75}], batch_size: 8}
 train: {learning_rate: 1e-4, lr_drops: [0.5, 0.9]}
 """
 
@@ -82,7 +82,7 @@ def test_file_with_overrides_and_back(tmp_path):
             ["data.train=[{annotations: a.npz, weight: .nan}]"],
             r"data.train\[0\].weight must be from 0 to 1, but got nan",
         ),
-        (["data.batch_size=0"], "data.batch_size must be finite and at least 1, but got 0"),
+        (["data.batch_size=0"], "data: give global_batch_size, of all workers together, or batch_size, of each"),
         (["data.workers=-1"], "data.workers must be finite and at least 0, but got -1"),
         (["train.lr_anneal=.inf"], "train.lr_anneal must be from 0 to 1, but got inf"),
         (["model.full_frame_loss=true"], "unknown key 'model.full_frame_loss'"),

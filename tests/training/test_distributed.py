@@ -30,16 +30,30 @@ def environment(**variables):
     return {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "GLOG_v": "3", **variables}
 
 
+def run_toy(script, workers, folder):
+    """A script of tests/toys as some workers."""
+    command = [sys.executable]
+    if workers > 1:
+        command = ["msrun", f"--worker_num={workers}", f"--local_worker_num={workers}", "--master_addr=127.0.0.1"]
+        command += ["--join=True", f"--master_port={free_port()}", f"--log_dir={folder}/log_{workers}"]
+    command += [str(ROOT / "tests/toys" / script), str(folder)]
+    done = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+
+
+@pytest.mark.slow
+def test_validation_is_the_same_however_it_is_shared(tmp_path):
+    for workers in (1, 2, 3):
+        run_toy("distributed_validation.py", workers, tmp_path)
+    errors = {path.name: json.loads(path.read_text()) for path in tmp_path.glob("errors_*.json")}
+    assert len(errors) == 6 and errors["errors_1_0.json"]["count"] > 700
+    for each in errors.values():
+        assert each == pytest.approx(errors["errors_1_0.json"], rel=1e-6)
+
+
 @pytest.mark.slow
 def test_two_halves_are_one_batch(graph_mode, tmp_path):
-    command = ["msrun", "--worker_num=2", "--local_worker_num=2", "--master_addr=127.0.0.1", "--join=True"]
-    command += [
-        f"--master_port={free_port()}",
-        f"--log_dir={tmp_path}/log",
-        str(ROOT / "tests/toys/distributed_step.py"),
-    ]
-    done = subprocess.run([*command, str(tmp_path)], cwd=tmp_path, env=environment(), capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    run_toy("distributed_step.py", 2, tmp_path)
     ranks = [dict(np.load(tmp_path / f"rank_{rank}.npz")) for rank in (0, 1)]
     for name, array in ranks[0].items():
         assert np.array_equal(array, ranks[1][name])
@@ -100,7 +114,7 @@ def test_script_stops_resumes_and_fails_cleanly(tmp_path):
     killed = time.monotonic()
     printed, _ = process.communicate(timeout=200)
     assert process.returncode == 1 and time.monotonic() - killed < 60
-    assert "A worker failed; see" in printed
+    assert "A worker failed: worker_1 ended with signal 9 (KILL), as the kernel sends it" in printed
     assert workers_of(output_dir) == []
 
 
@@ -111,6 +125,7 @@ def test_script_stops_resumes_and_fails_cleanly(tmp_path):
         (["configs/none.yaml"], {}, "error: Configuration 'configs/none.yaml' does not exist."),
         (["configs/smoke.yaml", "1000", "CPU"], {}, "error: WORKERS must be a number from 1 to"),
         (["configs/smoke.yaml", "two", "CPU"], {}, "error: WORKERS must be a number from 1 to"),
+        (["--set", "data.batch_size=0", "data.global_batch_size=7"], {}, "error: data.global_batch_size 7 cannot be"),
         (["configs/smoke.yaml", "2", "CPU"], {"MASTER_PORT": "taken"}, "set MASTER_PORT to a free one"),
         (["configs/smoke.yaml", "2", "CPU"], {"MASTER_PORT": "http"}, "MASTER_PORT must be a number"),
         (["configs/smoke.yaml", "2", "CPU"], {"NNODES": "two"}, "NNODES must be a number, but is 'two'"),

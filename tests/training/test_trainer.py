@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 
 from cliff_ms.body.files import load_body
-from cliff_ms.config import TrainConfig, for_workers, load_config
+from cliff_ms.config import TrainConfig, load_config
 from cliff_ms.data.annotation_files import load_annotations
 from cliff_ms.io.errors import InputError
 from cliff_ms.models.cliff import build_model
-from cliff_ms.training.data import TrainingData
+from cliff_ms.training.data import TrainingData, for_workers
 from cliff_ms.training.log import EventFile, TrainLog
 from cliff_ms.training.state import Progress, check_folder, describe_training, load_state, locked_folder, save_state
 from cliff_ms.weights.checkpoint import WeightsMeta, encoder_entries, load_weights, parameter_arrays, save_weights
@@ -182,11 +182,14 @@ def test_log_forgets_what_will_come_again(tmp_path):
     log = TrainLog(tmp_path)
     for step in (1, 2, 3):
         log.write("log", step, {"loss": float("nan") if step == 2 else 1.5})
+    log.write_spike(3, float("inf"), 1.5, [("a.npz", 7)])
+    assert json.loads((tmp_path / "spikes.jsonl").read_text())["rows"] == [["a.npz", 7]]
     log.close()
     with (tmp_path / "log.jsonl").open("a") as file:
         file.write('{"step": 4, "lo')
     TrainLog(tmp_path, 2).close()
     assert (tmp_path / "log.jsonl").read_text() == '{"step": 1, "loss": 1.5}\n{"step": 2, "loss": null}\n'
+    assert not (tmp_path / "spikes.jsonl").read_text()
 
 
 def test_log_survives_a_power_failure_and_a_full_disk(tmp_path):
@@ -356,7 +359,7 @@ def test_workers_share_the_samples_of_one(tmp_path):
         rows = [np.r_[of_rank.batch(number).betas] for number in numbers for of_rank in data]
         drawn = config.data.batch_size * 3 // 4
         steps[workers, accumulate] = np.concatenate([*(r[:drawn] for r in rows), *(r[drawn:] for r in rows)])
-        assert data[0].rows_of(2) == data[-1].rows_of(2) and len(data[0].rows_of(2)) == 8
+        assert data[0].rows_of(2) == data[-1].rows_of(2) and len(json.dumps(data[0].rows_of(2)).split("npz")) == 9
     for step in steps.values():
         np.testing.assert_array_equal(step, steps[1, 1])
     with pytest.raises(InputError, match="global_batch_size 32 cannot be divided among 3 worker"):
