@@ -445,6 +445,13 @@ def test_mpii(tmp_path, monkeypatch, capsys, write, left_out):
         run(monkeypatch, root, "mpii", "--split", "val")
 
 
+def test_mpii_people_that_are_damaged(tmp_path, monkeypatch, capsys):
+    """Of a joint that there is not, or without a scale: they cost nobody else."""
+    raw.write_mpii_mat(tmp_path / "mpii", damaged=True)
+    assert len(run(monkeypatch, tmp_path / "mpii", "mpii")) == 2
+    assert "left out 2: damaged annotation\n" in capsys.readouterr().out
+
+
 def test_lsp_and_lspet(tmp_path, monkeypatch):
     points = raw.write_lsp(tmp_path / "lsp")
     for split, first in (("train", 0), ("test", 1000)):

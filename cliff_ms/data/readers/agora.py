@@ -186,12 +186,15 @@ def _image(row: Mapping[str, Any], where: str) -> AgoraImage:
         array = array if count else np.zeros((0, *shape))
         if array.shape != (count, *shape):
             raise InputError(f"{where}: '{key}' must have shape {(count, *shape)}, but has {array.shape}.")
+        if key in ("isValid", "kid", "Yaw") and not np.isfinite(array).all():
+            raise InputError(f"{where}: '{key}' must be finite.")
         return array
 
     name = str(row["imgPath"])
-    if not isinstance(row["camYaw"], int | float | np.number):
+    yaw = float(row["camYaw"]) if isinstance(row["camYaw"], int | float | np.number) else np.nan
+    focal_mm, camera_yaw, pitch = _camera(PurePosixPath(name).name, yaw)
+    if not np.isfinite(camera_yaw):
         raise InputError(f"{where}: 'camYaw' must be a number of degrees, but is {row['camYaw']}.")
-    focal_mm, camera_yaw, pitch = _camera(PurePosixPath(name).name, float(row["camYaw"]))
     focal_length = focal_mm / _SENSOR_WIDTH * LARGE_HW[1]
     # Dataframes made for the small images name those, and hold px of them.
     to_large = LARGE_HW[1] / SMALL_HW[1] if _SMALL_MARK in name else 1.0
