@@ -31,7 +31,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "fits": {"type": Path, "help": "folder neutrSMPL_H3.6 of the MoSh bodies"},
     "extract": {
         "action": "store_true",
-        "help": "write the frames that the rows name, unless they are there; rows without one are left out",
+        "help": "write the frames of the rows, unless they are there; without one a row is left out",
     },
     "spin_frames": {
         "action": "store_true",
