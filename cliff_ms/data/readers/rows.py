@@ -74,8 +74,8 @@ class Part:
 def collect(parts: Sequence[Part], output: Path, settings: Mapping[str, object]) -> Rows:
     """Read all parts, showing progress; those that an interrupted run has read are taken from `OUTPUT.parts`.
 
-    A part that cannot be read is left out, and tried again by the next run. So are rows with labels that are not finite
-    and rows that are there twice.
+    A part that cannot be read is left out; a run that goes on tries it again. Rows with labels that are not finite, and
+    rows that are there twice, are left out too.
 
     Args:
         parts: What a reader gives.
