@@ -149,7 +149,10 @@ def _coco_content(path: Path) -> dict | None:
 
 def _from_coco(content: dict, path: Path, crop_hw: tuple[int, int]) -> Annotations:
     """One row per annotation, in the order of the file; crowds are left out."""
-    people = [person for person in coco_people(content, f"'{path}'") if not person.is_crowd]
+    found, left_out = coco_people(content, f"'{path}'")
+    for reason, count in left_out.items():
+        log.warning("%d annotations left out: %s", count, reason)
+    people = [person for person in found if not person.is_crowd]
     seen = [person for person in people if (person.joints[:, 2] > MIN_CONFIDENCE).sum() >= MIN_JOINTS]
     if len(seen) < len(people):
         missing = len(people) - len(seen)

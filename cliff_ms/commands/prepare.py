@@ -31,7 +31,10 @@ _OPTIONS: dict[str, dict[str, Any]] = {
         "help": "size of your images relative to the download; CLIFF's were 0.5",
     },
     "fits": {"type": Path, "help": "folder neutrSMPL_H3.6 of the MoSh bodies"},
-    "extract": {"action": "store_true", "help": "write the frames that the rows name, unless they are there"},
+    "extract": {
+        "action": "store_true",
+        "help": "write the frames of the rows, unless they are there; without one a row is left out",
+    },
     "spin_frames": {
         "action": "store_true",
         "help": "with --extract: take the frame after each pose, as SPIN's test set does by mistake",

@@ -1,6 +1,8 @@
 """Formats of files with 2D keypoints of people: OpenPose and COCO. `detections.read_keypoints` is the way in."""
 
+import logging
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +18,8 @@ ANY_IMAGE = "*"
 _OPENPOSE_ENDINGS = ("_keypoints", "_openpose")
 _NUMBERS = ("track_id", "idx", "person_id")
 _OTHER_OPENPOSE_MODELS = {54: "the 18-joint COCO model", 45: "the 15-joint MPI model"}
+
+log = logging.getLogger("cliff_ms")
 
 
 class KeypointPerson(NamedTuple):
@@ -61,7 +65,7 @@ def is_coco(data: object) -> bool:
     return isinstance(data, dict) and all(isinstance(data.get(key), list) for key in ("images", "annotations"))
 
 
-def coco_people(data: dict, where: str) -> list[CocoPerson]:
+def coco_people(data: dict, where: str) -> tuple[list[CocoPerson], dict[str, int]]:
     """Read COCO's person keypoints.
 
     Args:
@@ -69,23 +73,33 @@ def coco_people(data: dict, where: str) -> list[CocoPerson]:
         where: The file, for messages.
 
     Returns:
-        Every annotation in the order of the file, crowds too.
+        The people in the order of the file, crowds too; and how many annotations were left out for which reason: they
+        are not of the file's category 'person', have no keypoints, are of an image that the file does not list or lists
+        twice, or damaged.
 
     Raises:
-        InputError: A row without its keys, of an image that is not in the file, or with keypoints that are not finite.
+        InputError: If nobody is left.
     """
-    images = {}
-    for k, image in enumerate(data["images"]):
-        images[str(field(image, "id", f"{where}, images row {k}"))] = image
-    people = []
-    for k, person in enumerate(data["annotations"]):
-        row = f"{where}, annotations row {k}"
-        joints = _joints(field(person, "keypoints", row), "coco17", row)
-        image = images.get(str(field(person, "image_id", row)))
-        if image is None:
-            raise InputError(f"{row}: its image_id {person['image_id']} is not among the images of the file.")
-        people.append(CocoPerson(row, image, _image_name(image, row), person, joints))
-    return people
+    images, persons = _images_by_id(data["images"]), _person_categories(data)
+    people: list[CocoPerson] = []
+    left_out: dict[str, list[str]] = defaultdict(list)
+    for k, row in enumerate(data["annotations"]):
+        place = f"annotations row {k}"
+        try:
+            reason = _why_nobody(row, images, persons, place)
+            if reason is None:
+                image = images[str(row["image_id"])]
+                joints = _joints(row["keypoints"], "coco17", place)
+                people.append(CocoPerson(f"{where}, {place}", image, _image_name(image, place), row, joints))
+            else:
+                left_out[reason].append(place)
+        except InputError as error:
+            left_out["damaged annotations"].append(str(error).rstrip("."))
+    counts = {f"{reason} (the first: {places[0]})": len(places) for reason, places in left_out.items()}
+    if counts and not people:
+        reasons = "; ".join(f"{count} {reason}" for reason, count in counts.items())
+        raise InputError(f"{where} has nobody's keypoints; its annotations are left out: {reasons}.")
+    return people, counts
 
 
 def field(row: object, key: str, where: str) -> object:
@@ -152,6 +166,36 @@ def _joints(values: object, joint_set: str, where: str) -> np.ndarray:
     return joints.astype(np.float32)
 
 
+def _images_by_id(images: list) -> dict[str, dict | None]:
+    """The rows of images; None where two of different names have one id."""
+    by_id: dict[str, dict | None] = {}
+    for image in images:
+        if isinstance(image, dict) and "id" in image:
+            other = by_id.setdefault(str(image["id"]), image)
+            if other is not None and other.get("file_name") != image.get("file_name"):
+                by_id[str(image["id"])] = None
+    return by_id
+
+
+def _person_categories(data: dict) -> set[str] | None:
+    """The ids of the category 'person'; None if the file does not say."""
+    categories = data.get("categories")
+    rows = [row for row in categories if isinstance(row, dict)] if isinstance(categories, list) else []
+    return {str(row.get("id")) for row in rows if str(row.get("name")).lower() == "person"} or None
+
+
+def _why_nobody(row: object, images: Mapping[str, dict | None], persons: set[str] | None, where: str) -> str | None:
+    """Why an annotation is not that of a person with keypoints; None if it is."""
+    image_id = str(field(row, "image_id", where))
+    if persons and "category_id" in row and str(row["category_id"]) not in persons:
+        return "of another category"
+    if not row.get("keypoints"):
+        return "without keypoints"
+    if image_id not in images:
+        return "of an image that the file does not list"
+    return "of an image_id that two images have" if images[image_id] is None else None
+
+
 def _openpose_folder(folder: Path) -> dict[str, list[KeypointPerson]]:
     people_of = {}
     for path in sorted(folder.glob("*.json")):
@@ -193,7 +237,10 @@ def _coco_results(results: list, where: str) -> dict[str, list[KeypointPerson]]:
 
 def _coco_annotations(data: dict, where: str) -> dict[str, list[KeypointPerson]]:
     people_of = {_image_name(image, f"{where}, images row {k}"): [] for k, image in enumerate(data["images"])}
-    for person in coco_people(data, where):
+    found, left_out = coco_people(data, where)
+    for reason, count in left_out.items():
+        log.warning("%s: %d left out: %s", where, count, reason)
+    for person in found:
         if not person.is_crowd and person.joints[:, 2].any():
             number = _number(person.row, person.where)
             people_of[person.image_name].append(KeypointPerson(person.joints, number=number))

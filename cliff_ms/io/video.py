@@ -49,6 +49,7 @@ class VideoReader:
 
     Args:
         path: A video file.
+        threads: That decode it; FFmpeg's choice by default.
 
     Attributes:
         fps: Frames per second.
@@ -61,13 +62,16 @@ class VideoReader:
             stated number is an estimate in several formats.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, threads: int | None = None) -> None:
         self.path = require_file(path, "Video")
         self._is_mp4 = _is_mp4(self.path)
         if self._is_mp4 and _mp4_is_truncated(self.path):
             raise InputError(f"Video '{path}' is truncated: its end is missing; copy or download it again.")
         with quiet_opencv():
-            self._capture = cv2.VideoCapture(str(path))
+            if threads is None:
+                self._capture = cv2.VideoCapture(str(path))
+            else:
+                self._capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, threads])
         if not self._capture.isOpened():
             raise InputError(f"File '{path}' is damaged or not a video; expected one of {', '.join(VIDEO_EXTENSIONS)}.")
         # Off unless asked for in OpenCV 4.11: without it a portrait video of a phone lies on its side.

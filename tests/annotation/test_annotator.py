@@ -206,7 +206,7 @@ def boxed(folder, keypoints, names, joint_set, img_hw):
     return read_target(folder / "same.npz", None, MODEL).people
 
 
-def test_coco_json_is_the_same_people(files, tmp_path):
+def test_coco_json_is_the_same_people(files, tmp_path, caplog):
     known = np.load(files / "people.npz")
     keypoints = np.ceil(known["input_keypoints"] * [1, 1, 0.001])[:6].astype(np.float32)  # whole px, flags 0 and 1
     names = ["a.jpg", "b.jpg", "a.jpg", "b.jpg", "b.jpg", "a.jpg"]
@@ -216,12 +216,14 @@ def test_coco_json_is_the_same_people(files, tmp_path):
     ]
     annotations.insert(2, annotations[0] | {"iscrowd": 1})
     annotations.insert(4, annotations[0] | {"keypoints": [5, 5, 2] * 3 + [0] * 42})
+    annotations.insert(0, {"id": 1, "image_id": 0, "category_id": 62, "bbox": [1, 2, 3, 4]})  # a chair
     images = [{"id": k, "file_name": name, "height": 720, "width": 1280} for k, name in enumerate(("a.jpg", "b.jpg"))]
     (tmp_path / "coco.json").write_text(json.dumps({"images": images, "annotations": annotations}))
     found = read_target(tmp_path / "coco.json", None, MODEL).people
     sizes = np.tile(np.float32([720, 1280]), (6, 1))
     assert_same(found, boxed(tmp_path, keypoints, np.array(names), "coco17", sizes))
     assert found.extras["annot_id"].tolist() == [100, 99, 98, 97, 96, 95]
+    assert "1 annotations left out: without keypoints (the first: annotations row 0)" in caplog.text
 
 
 def test_openpose_folder_is_the_same_people(tmp_path):
@@ -244,10 +246,10 @@ def test_openpose_folder_is_the_same_people(tmp_path):
 
 
 def test_people_in_bad_images_end_it_or_are_left_out(files, tmp_path, caplog):
-    names = np.load(files / "people.npz")["imgname"]
-    for name in np.unique(names):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        write_image(tmp_path / name, np.zeros((720, 1280, 3), np.uint8))
+    with np.load(files / "people.npz") as known:
+        names, sizes = known["imgname"], known["img_hw"].astype(int)
+    for name, (height, width) in zip(names, sizes, strict=True):
+        write_image(tmp_path / name, np.zeros((height, width, 3), np.uint8))
     gone = tmp_path / names[0]
     gone.unlink()
     there = names != names[0]

@@ -208,7 +208,7 @@ def test_coco_results(put):
     np.testing.assert_allclose(people["photo.jpg"].boxes[0], enlarged(100, 7, 132, 87))
 
 
-def test_coco_annotations(put):
+def test_coco_annotations(put, caplog):
     data = {
         "images": [{"id": 9, "file_name": "a.jpg"}, {"id": 7, "file_name": "b.jpg"}],
         "annotations": [
@@ -223,8 +223,11 @@ def test_coco_annotations(put):
     assert people["b.jpg"].keypoints[:, 0].tolist() == [[100, 50, 1], [100, 90, 1]]
     assert people["b.jpg"].scores.tolist() == [1, 1]
     data["annotations"][3]["image_id"] = 8
-    with pytest.raises(InputError, match="annotations row 3: its image_id 8 is not among the images"):
-        read_keypoints(put("person_keypoints.json", data))
+    del data["annotations"][2]["keypoints"]  # as of a chair
+    people = read_keypoints(put("person_keypoints.json", data))
+    assert people["b.jpg"].keypoints[:, 0].tolist() == [[100, 50, 1]]
+    assert "1 left out: of an image that the file does not list (the first: annotations row 3)" in caplog.text
+    assert "1 left out: without keypoints (the first: annotations row 2)" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Raw data sets through prepare.py: every box, focal length, frame number and joint order against known numbers."""
 
 import json
+import re
 import sys
 from collections import Counter
 
@@ -11,11 +12,13 @@ from scipy.spatial.transform import Rotation
 from cliff_ms.body.files import load_body
 from cliff_ms.commands import prepare
 from cliff_ms.data.annotation_files import load_annotations
+from cliff_ms.data.readers import extraction
 from cliff_ms.data.readers.mpi_inf_3dhp import read_calibration
 from cliff_ms.data.readers.prepare import PrepareJob
-from cliff_ms.data.readers.rows import Part, Rows, collect
+from cliff_ms.data.readers.rows import Part, Rows, WholeSetError, collect, summary, to_annotations
 from cliff_ms.io.errors import InputError
 from cliff_ms.io.pickles import read_pickle
+from cliff_ms.io.video import VideoReader
 from cliff_ms.keypoints import COCO17, SPIN24
 from tests.toys import datasets as raw
 from tests.toys.reference import reference_smpl
@@ -93,7 +96,7 @@ def test_3dpw_as_cliff(tmp_path, monkeypatch, capsys):
         np.testing.assert_allclose(placed[20], joints["left_wrist"], atol=1e-4)
     out = capsys.readouterr().out
     assert "kept 5 people in 3 images" in out and "left out 1: camera pose not valid" in out
-    assert "image files: 2 of 5" in out
+    assert "image files: 1 of 3 are under" in out
 
 
 def test_3dpw_as_spin_and_vibe(tmp_path, monkeypatch, capsys):
@@ -194,9 +197,6 @@ def test_h36m(tmp_path, monkeypatch, capsys):
     assert abs(raw.cv2.imread(str(root / got.image_names[0])).mean() - 10) < 4
     with pytest.raises(InputError, match="no 'S1/MyPoseFeatures"):
         run(monkeypatch, root, "h36m", "--split", "train")
-    (root / "S9/MySegmentsMat/ground_truth_bb/TakingPhoto 1.60457274.mat").write_bytes(b"no HDF5")
-    with pytest.raises(InputError, match="not the HDF5 file"):
-        run(monkeypatch, root, "h36m")
 
 
 def test_3dhp_train(tmp_path, monkeypatch, capsys):
@@ -225,9 +225,9 @@ def test_3dhp_train(tmp_path, monkeypatch, capsys):
     out = capsys.readouterr().out
     assert "left out 2: joints outside the image" in out
     assert f"left out {len(visible) - len(kept)}: not every tenth frame" in out
-    (root / "S1/Seq2/camera.calibration").write_text("Skeletool\nname 0\n  intrinsic 1 2 3\n")
     with pytest.raises(InputError, match="'intrinsic' of camera 0 must be 16 numbers"):
-        run(monkeypatch, root, "mpi_inf_3dhp", "--split", "train")
+        (root / "S1/Seq2/camera.calibration").write_text("Skeletool\nname 0\n  intrinsic 1 2 3\n")
+        read_calibration(root / "S1/Seq2/camera.calibration")
     assert read_calibration(root / "S1/Seq1/camera.calibration")[13] == 1514
 
 
@@ -248,6 +248,143 @@ def test_3dhp_test(tmp_path, monkeypatch, capsys):
         run(monkeypatch, root, "mpi_inf_3dhp", "--split", "train")
 
 
+# --- Downloads with faults -------------------------------------------------------------------------------------------
+
+
+def break_file(path, content=None):
+    """Cut a file off in the middle, or give it another content."""
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2] if content is None else content)
+
+
+def write_h36m_videos(root, *stems):
+    """One video of each actor of the test set, and more of S11."""
+    paths = []
+    for subject, stem in [("S9", "Greeting.54138969"), *(("S11", stem) for stem in stems)]:
+        paths.append(raw.write_h36m(root, subject, stem).video)
+        raw.write_video(paths[-1], 11)
+    return paths[1:]
+
+
+def test_h36m_videos_that_cannot_be_read(tmp_path, monkeypatch, capsys):
+    """S11's Directions is published like that: its rows are left out and named, the others have their pictures."""
+    root = tmp_path / "h36m"
+    stems = [f"{action}.54138969" for action in ("Directions", "Eating", "Phoning", "Posing", "Sitting", "Waiting")]
+    cut, empty, missing, short, _, _ = write_h36m_videos(root, *stems)
+    break_file(cut)
+    break_file(empty, b"")
+    missing.unlink()
+    raw.write_video(short, 3)  # ends between the frames 0 and 5
+    break_file(root / "S11/MyPoseFeatures/D3_Positions_mono/Sitting.54138969.cdf")
+    break_file(root / "S11/MySegmentsMat/ground_truth_bb/Waiting.54138969.mat", b"no HDF5")
+    (root / "S11/MyPoseFeatures/D3_Positions_mono/._Eating.54138969.cdf").write_bytes(b"macOS")
+    got = run(monkeypatch, root, "h36m", "--extract")
+    kept = ["S9_Greeting.54138969_000001", "S9_Greeting.54138969_000006", "S11_Posing.54138969_000001"]
+    assert got.image_names.tolist() == [f"images/{name}.jpg" for name in kept]
+    assert sorted(path.stem for path in (root / "images").iterdir()) == sorted(kept)
+    out = capsys.readouterr().out
+    for video, reason in ((cut, "is truncated"), (empty, r"is empty \(0 bytes\)"), (missing, "does not exist")):
+        assert re.search(f"left out 2: Video '{video}' {reason}", out)
+    assert f"left out 1: video '{short}' ends after 3 frames" in out
+    for part, reason in (("Sitting.54138969", "no CDF file"), ("Waiting.54138969", "not the HDF5 file")):
+        assert re.search(rf"could not be read: S11 {part} \(.*{reason}", out)
+    assert "image files: 3 of 3 are under" in out
+    for path in [*root.rglob("*.mp4"), *root.rglob("*.jpg")]:
+        path.unlink()
+    with pytest.raises(InputError, match="No row is left of .*Greeting.54138969.mp4' does not exist"):
+        run(monkeypatch, root, "h36m", "--extract")
+
+
+def test_3dhp_videos_and_annotations_that_end_early(tmp_path, monkeypatch, capsys):
+    """Every row that is kept has its picture, whatever becomes of the sequence before."""
+    root = tmp_path / "3dhp"
+    for sequence in ("S1/Seq1", "S1/Seq2"):
+        raw.write_3dhp_train(root, sequence, outside=())
+        for camera in (0, 1, 2, 4, 5, 6, 7, 8):
+            raw.write_video(root / sequence / "imageSequence" / f"video_{camera}.avi", 25)
+    (root / "S1/Seq2/imageSequence/video_4.avi").unlink()
+    raw.write_video(root / "S1/Seq2/imageSequence/video_8.avi", 12)
+    break_file(root / "S1/Seq1/annot.mat")
+    got = run(monkeypatch, root, "mpi_inf_3dhp", "--split", "train", "--extract")
+    kept = [divmod(k, 25) for k in range(0, 8 * 25, 10)]
+    kept = [(camera, frame) for camera, frame in kept if camera != 3 and not (camera == 7 and frame >= 12)]
+    numbers = (0, 1, 2, 4, 5, 6, 7, 8)
+    names = [f"S1/Seq2/imageFrames/video_{numbers[c]}/frame_{f + 1:06d}.jpg" for c, f in kept]
+    assert got.image_names.tolist() == names and all((root / name).is_file() for name in names)
+    out = capsys.readouterr().out
+    assert "could not be read: S1/Seq1 (" in out
+    assert re.search("left out [23]: Video '.*video_4.avi' does not exist", out)
+    assert re.search("left out [12]: video '.*video_8.avi' ends after 12 frames", out)
+
+
+def test_extraction_goes_on_after_a_kill(tmp_path, monkeypatch):
+    """Whole pictures stay as they are, what lies under temporary names goes; videos that are done are not opened."""
+    root = tmp_path / "h36m"
+    write_h36m_videos(root, "Eating.54138969")
+    run(monkeypatch, root, "h36m", "--extract")
+    done, empty, gone = (root / "images" / f"{name}.54138969_00000{k}.jpg" for name, k in
+                         (("S11_Eating", 1), ("S11_Eating", 6), ("S9_Greeting", 1)))  # fmt: skip
+    done.write_bytes(b"whole")
+    empty.write_bytes(b"")
+    half = root / "images" / f".{empty.name}.x1y2z3"
+    half.mkdir()
+    (half / empty.name).write_bytes(b"half")
+    opened = []
+    monkeypatch.setattr(extraction, "VideoReader", lambda path, threads: opened.append(path.name) or VideoReader(path))
+    run(monkeypatch, root, "h36m", "--extract")
+    assert opened == ["Eating.54138969.mp4"]
+    assert done.read_bytes() == b"whole" and empty.stat().st_size > 0 and not half.exists()
+    gone.unlink()
+
+    def full(*_):
+        raise InputError("Cannot write: no space left.")
+
+    monkeypatch.setattr(extraction, "write_image", full)
+    with pytest.raises(InputError, match="no space left"):  # is no fault of the video's
+        run(monkeypatch, root, "h36m", "--extract")
+
+
+def test_3dpw_people_and_sequences_that_cannot_be_used(tmp_path, monkeypatch, capsys):
+    bodies, root = raw.write_bodies(tmp_path / "bodies"), tmp_path / "3dpw"
+    content = raw.write_3dpw(root)
+    folder = root / "sequenceFiles" / "test"
+    content["campose_valid"][0] = np.zeros(3, int)  # nobody's camera is valid
+    content["cam_poses"][1, :3, :3] = 0  # no rotation
+    raw.write_python2_pickle(folder / "court_00.pkl", content)
+    raw.write_python2_pickle(folder / "alley_00.pkl", content)
+    break_file(folder / "alley_00.pkl")
+    for key in ("campose_valid", "betas"):
+        lacking = {name: value for name, value in content.items() if name != key}
+        raw.write_python2_pickle(folder / f"no_{key}.pkl", lacking)
+    raw.write_python2_pickle(folder / "short.pkl", content | {"betas": content["betas"][:1]})
+    raw.write_3dpw_image(root, (1920, 1080))
+    (root / "imageFiles/court_00/image_00000.jpg").rename(root / "imageFiles/court_00/image_00002.jpg")
+    (root / "imageFiles/court_00/image_00000.jpg").write_bytes(b"")  # costs no more than itself
+    got = run(monkeypatch, root, "3dpw", "--body_dir", bodies)
+    assert got.image_names.tolist() == [f"imageFiles/court_00/image_0000{k}.jpg" for k in (0, 2)]
+    assert got.gender.tolist() == ["f", "f"] and got.img_hw.tolist() == [[1920, 1080]] * 2
+    out = capsys.readouterr().out
+    assert "left out 4: camera pose not valid" in out
+    for part, reason in {
+        "alley_00": "truncated",
+        "no_campose_valid": "key 'campose_valid' is missing",
+        "no_betas": "key 'betas' is missing",
+        "short": "'betas' must be a list of 2 people, but has 1",
+    }.items():
+        assert re.search(rf"could not be read: {part} \(.*{reason}", out)
+    (folder / "court_00.pkl").unlink()
+    with pytest.raises(InputError, match="No part of .* can be read: .*truncated"):
+        run(monkeypatch, root, "3dpw", "--body_dir", bodies)
+
+
+def test_an_archive_unpacked_one_folder_too_deep(tmp_path, monkeypatch):
+    raw.write_lspet(tmp_path / "data" / "hr-lspet")
+    (tmp_path / "data" / "hr-lspet" / "._im00001.png").write_bytes(b"macOS")
+    with pytest.raises(InputError, match="no 'joints.mat'.*give --root '.*hr-lspet', which has"):
+        run(monkeypatch, tmp_path / "data", "lspet")
+    assert len(run(monkeypatch, tmp_path / "data" / "hr-lspet", "lspet")) == 3
+
+
 # --- 2D data sets and fits -------------------------------------------------------------------------------------------
 
 
@@ -261,7 +398,34 @@ def test_coco(tmp_path, monkeypatch, capsys):
     assert_placed(got.keypoints2d, points[:1, 3:, :2], COCO[3:])
     assert np.isnan(got.focal_length).all() and got.group is None and not got.has_smpl.any()
     assert "left out 2: fewer than 12 body joints" in capsys.readouterr().out
-    (root / "annotations/person_keypoints_train2014.json").write_text('{"images": []}')
+    path = root / "annotations/person_keypoints_train2014.json"
+    content = json.loads(path.read_text())
+    images, (good, *_) = content["images"], content["annotations"]
+    images += [{"id": 43, "file_name": "b.jpg"}, {"id": 44, "file_name": "c.jpg"}, {"id": 44, "file_name": "d.jpg"}]
+    content["categories"] = [{"id": 1, "name": "person"}, {"id": 2, "name": "dog"}]
+    bad = {
+        "without keypoints (the first: annotations row 3)": [{"keypoints": None}, {"keypoints": []}],
+        "of another category (the first: annotations row 5)": [{"category_id": 2}],
+        "of an image that the file does not list (the first: annotations row 6)": [{"image_id": 5}],
+        "of an image_id that two images have (the first: annotations row 7)": [{"image_id": 44}],
+        "damaged annotations (the first: annotations row 8: expected 51 keypoint numbers (x, y, confidence), got 52)": [
+            {"keypoints": [1] * 52}, {"keypoints": [float("nan")] * 51}, {"keypoints": "none"},
+        ],
+        "no box": [{"bbox": [1, 2, 3]}, {"bbox": None}],
+        "image without height and width": [{"image_id": 43}],
+        "the same row again": [{"id": 7}],
+    }  # fmt: skip
+    content["annotations"] += [good | changes for kind in bad.values() for changes in kind]
+    path.write_text(json.dumps(content), encoding="utf-8-sig")
+    again = run(monkeypatch, root, "coco")
+    assert again.image_names.tolist() == got.image_names.tolist() and again.img_hw.tolist() == [[480, 640]]
+    out = capsys.readouterr().out
+    for reason, kind in bad.items():
+        assert f"left out {len(kind)}: {reason}\n" in out
+    path.write_text(json.dumps(content | {"annotations": [good | {"keypoints": [1] * 399}]}))
+    with pytest.raises(InputError, match="nobody's keypoints; .*1 damaged .*annotations row 0: .* got 399"):
+        run(monkeypatch, root, "coco")
+    path.write_text('{"images": []}')
     with pytest.raises(InputError, match="not COCO's person keypoints"):
         run(monkeypatch, root, "coco")
 
@@ -281,6 +445,13 @@ def test_mpii(tmp_path, monkeypatch, capsys, write, left_out):
         run(monkeypatch, root, "mpii", "--split", "val")
 
 
+def test_mpii_people_that_are_damaged(tmp_path, monkeypatch, capsys):
+    """Of a joint that there is not, or without a scale: they cost nobody else."""
+    raw.write_mpii_mat(tmp_path / "mpii", damaged=True)
+    assert len(run(monkeypatch, tmp_path / "mpii", "mpii")) == 2
+    assert "left out 2: damaged annotation\n" in capsys.readouterr().out
+
+
 def test_lsp_and_lspet(tmp_path, monkeypatch):
     points = raw.write_lsp(tmp_path / "lsp")
     for split, first in (("train", 0), ("test", 1000)):
@@ -292,7 +463,7 @@ def test_lsp_and_lspet(tmp_path, monkeypatch):
     got = run(monkeypatch, tmp_path / "lspet", "lspet")
     assert got.image_names.tolist() == ["im00001.png", "im00002.png", "im00003.png"]
     assert_placed(got.keypoints2d, points, list(range(14)))
-    with pytest.raises(InputError, match="'joints' must have shape .* is it LSPET's"):
+    with pytest.raises(InputError, match="'joints' must be numbers of shape .* is it LSPET's"):
         run(monkeypatch, tmp_path / "lspet", "lsp")
     (tmp_path / "lspet" / "im00002.png").unlink()
     with pytest.raises(InputError, match="3 people, but 2 png images"):
@@ -400,6 +571,45 @@ def test_a_stopped_run_goes_on_where_it_was(tmp_path):
         collect(parts, output, settings | {"split": "train"})
     collect(parts, output, settings)
     assert calls == {"a": 2, "b": 2}
+
+
+def test_parts_that_cannot_be_read_are_named_and_tried_again(tmp_path):
+    """Also when others were taken from an interrupted run; what is wrong with the whole data set ends the run."""
+    calls, output = Counter(), tmp_path / "a.npz"
+
+    def broken(error):
+        def read():
+            calls["broken"] += 1
+            raise error
+
+        return Part("broken", read)
+
+    parts = [part_of("a", calls), broken(InputError("it is cut off.")), part_of("b", calls)]
+    with pytest.raises(KeyboardInterrupt):
+        collect([*parts[:2], part_of("b", calls, fail=True)], output, {})
+    rows = collect(parts, output, {})
+    assert rows.unread == {"broken": "it is cut off"} and rows.dropped == {"too small": 4}
+    assert calls == {"a": 1, "b": 2, "broken": 2}
+    assert "could not be read: broken (it is cut off)" in summary(rows, to_annotations(rows), tmp_path)
+    collect([parts[0], part_of("broken", calls), parts[2]], output, {})  # mended
+    assert calls == {"a": 1, "b": 2, "broken": 3}
+    for error, others in ((WholeSetError("the option is wrong"), parts[2:]), (InputError("it is the only one"), [])):
+        with pytest.raises(InputError, match=str(error)):
+            collect([broken(error), *others], tmp_path / "b.npz", {})
+
+
+def test_rows_that_are_not_finite_or_there_twice(tmp_path):
+    columns = {
+        "image_names": np.array(["a.jpg", "a.jpg", "a.jpg", "b.jpg", "c.jpg"]),
+        "center": np.ones((5, 2)),
+        "size": np.array([2.0, 2, 3, 2, 2]),
+        "pose": np.zeros((5, 72)),
+        "focal_length": np.full(5, np.nan),
+    }
+    columns["pose"][3, 7], columns["pose"][4, 7] = np.nan, 1e39  # too large for what is written
+    rows = collect([Part("a", lambda: Rows(columns))], tmp_path / "a.npz", {})
+    assert rows.columns["size"].tolist() == [2, 3]
+    assert rows.dropped == {"label not finite": 2, "the same row again": 1}
 
 
 def test_a_run_that_read_nothing_leaves_nothing(tmp_path):

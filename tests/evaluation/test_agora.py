@@ -1,5 +1,6 @@
 import io
 import pickle
+import re
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -371,6 +372,28 @@ def test_bad_dataframes_are_named(small_tree, changes, message):
     write_dataframe(frame, [row])
     with pytest.raises(InputError, match=message):
         list(reader.read_images(root, "validation"))
+
+
+@pytest.mark.torch
+def test_what_is_damaged_costs_no_more_than_itself(tmp_path, caplog):
+    """A row of a dataframe its image, a fit its person; of the validation split a person without a fit stays."""
+    people = {name: make_people(toy_body(), name, np.random.default_rng(0), count=2) for name in NAMES}
+    for split in ("train", "validation"):
+        write_agora(tmp_path, people, split=split)
+        (tmp_path / f"smpl_gt/set/{NAMES[1]}_0.pkl").unlink()
+        frame = tmp_path / "SMPL" / f"{split}_0_withjv.pkl"
+        rows = [{name: column[k] for name, column in read_dataframe(frame).items()} for k in range(3)]
+        for damage in ({"kid": [True]}, {"Yaw": [np.nan, 0.0]}, {"camYaw": None}):
+            write_dataframe(frame, [*rows[:2], rows[2] | damage])
+            got = read_all(tmp_path, split)
+            kept = [0, 0, 1, 1] if split == "validation" else [0, 0, 1]
+            stems = [Path(name).stem.removesuffix("_1280x720") for name in got.columns["image_names"].tolist()]
+            assert stems == [NAMES[k] for k in kept]
+            (reason, *others) = got.dropped
+            assert re.search("row is damaged, the first: .*, row 2: ", reason)
+            assert others == ([] if split == "validation" else ["SMPL fit missing or damaged"])
+        assert got.columns["has_smpl"].sum() == 3
+    assert f"{NAMES[1]}_0.pkl' does not exist" in caplog.text
 
 
 @pytest.mark.torch

@@ -231,8 +231,11 @@ def write_mpii_h5(root, name="train.h5"):
         file["scale"] = np.array([3 * 1.25, 1, 1.25])
 
 
-def write_mpii_mat(root):
-    """The same people as in the h5: two in one image, one alone (MATLAB makes no list of one), and a test image."""
+def write_mpii_mat(root, damaged=False):
+    """The same people as in the h5: two in one image, one alone (MATLAB makes no list of one), and a test image.
+
+    `damaged`: in another image there are two more, one with a joint number 16 and one without scale.
+    """
     root.mkdir(parents=True, exist_ok=True)
 
     def person(points, scale, x, y):
@@ -250,7 +253,14 @@ def write_mpii_mat(root):
         image("099999999.jpg", person(a, 1.0, 300.0, 200.0)),
         image("000000001.jpg"),
     ]
-    release = {"annolist": np.array(images), "img_train": np.array([1, 1, 1, 0, 1]), "version": "12"}
+    is_train = [1, 1, 1, 0, 1]
+    if damaged:
+        joint, scale = person(a, 3.0, 100.0, 100.0), person(a, 3.0, 100.0, 100.0)
+        joint["annopoints"]["point"][0]["id"] = 16
+        del scale["scale"]
+        images.append(image("000000002.jpg", joint, scale))
+        is_train.append(1)
+    release = {"annolist": np.array(images), "img_train": np.array(is_train), "version": "12"}
     savemat(root / "mpii_human_pose_v1_u12_1.mat", {"RELEASE": release})
 
 

@@ -7,6 +7,7 @@ the dataframes are in px of the large images, 3840 x 2160.
 """
 
 import functools
+import logging
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -19,8 +20,9 @@ from scipy.spatial.transform import Rotation
 from cliff_ms.camera import project, to_image
 from cliff_ms.data.crop import box_to_crop
 from cliff_ms.data.readers.foreign_pickles import read_dataframe, read_tensors
-from cliff_ms.data.readers.rows import Part, Rows, box_of, find_files, good_box, place
+from cliff_ms.data.readers.rows import Part, Rows, WholeSetError, box_of, find_files, good_box, place
 from cliff_ms.io.errors import InputError
+from cliff_ms.io.packages import optional_module
 from cliff_ms.keypoints import SMPL45, SPIN24
 
 LARGE_HW, SMALL_HW = (2160, 3840), (720, 1280)  # px, the two sizes that the images are published in
@@ -37,6 +39,8 @@ _JOINTS = {name: SMPL45.index(name) for name in SPIN24 if name in SMPL45}
 _FITS = "smpl_gt"
 _LISTS = "Yaw kid occlusion isValid gt_path_smpl gt_joints_2d gt_joints_3d gt_verts".split()  # one entry a person
 _COLUMNS = ["imgPath", "camYaw", *_LISTS]
+
+log = logging.getLogger("cliff_ms")
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +81,7 @@ def read(root: Path, split: str) -> list[Part]:
     Kept are valid people of at most 70 % occlusion to train and 90 % to evaluate, at least 8 of whose first 25 joints
     lie inside the image. The box is that of these joints, enlarged by 1.2 to fill CLIFF's 4:3 crop. `pose` is relative
     to the camera and `betas` are the neutral model's; has_smpl is 0 for kids, whose shape the 10 betas cannot express,
-    and in the validation split if there are no fits. There is no `keypoints3d`: the hips that SPIN's joints are
+    and in the validation split where there is no fit. There is no `keypoints3d`: the hips that SPIN's joints are
     compared from are not among AGORA's. `group` is 'adult' or 'kid'. The small image is taken where there are both.
 
     Args:
@@ -85,19 +89,32 @@ def read(root: Path, split: str) -> list[Part]:
         split: 'train' or 'validation'.
 
     Raises:
-        InputError: No dataframes or images, or no fits to train with. Parts raise it for a damaged file and, of the
-            validation split, for an image that is missing: leaving people out would change the score.
+        InputError: No dataframes or images, no fits to train with, or no package to read fits. Parts raise it for a
+            damaged dataframe and, of the validation split, WholeSetError for an image that is missing: evaluation is
+            about all images.
     """
     paths = _dataframes(root, split)
     if split == "train" and not (root / _FITS).is_dir():
         raise InputError(f"--root '{root}' has no folder '{_FITS}', AGORA's SMPL fits; unpack them there.")
+    if (root / _FITS).is_dir():
+        optional_module("torch")
     images = {path.stem: path.relative_to(root).as_posix() for path in find_files(root, "**/*.png", "AGORA's images")}
 
     def part(path: Path) -> Rows:
-        people = [_rows(root, image, images, split) for image in _images(path)]
+        people, errors = [], []
+        for row in _dataframe_rows(path):
+            try:
+                people.append(_rows(root, _image(*row), images, split))
+            except WholeSetError:
+                raise
+            except InputError as error:
+                errors.append(error)
+        if not people:
+            raise errors[0]
         columns = {name: np.concatenate([columns[name] for columns, _ in people]) for name in people[0][0]}
         checks = {name: np.concatenate([checks[name] for _, checks in people]) for name in people[0][1]}
-        return Rows(columns).keep(checks)
+        damaged = f"images whose row is damaged, the first: {errors[0]}".rstrip(".") if errors else ""
+        return Rows(columns, {damaged: len(errors)} if errors else {}).keep(checks)
 
     return [Part(path.stem, functools.partial(part, path)) for path in paths]
 
@@ -116,7 +133,8 @@ def read_images(root: Path, split: str) -> Iterator[AgoraImage]:
         InputError: No dataframes, or a damaged one.
     """
     for path in _dataframes(root, split):
-        yield from _images(path)
+        for row in _dataframe_rows(path):
+            yield _image(*row)
 
 
 def image_stem(name: str) -> str:
@@ -142,7 +160,8 @@ def _dataframes(root: Path, split: str) -> list[Path]:
     return [found[number] for number in sorted(found)]
 
 
-def _images(path: Path) -> Iterator[AgoraImage]:
+def _dataframe_rows(path: Path) -> Iterator[tuple[dict[str, Any], str]]:
+    """The rows, one or more, and what to call them in messages."""
     columns = read_dataframe(path)
     missing = [name for name in _COLUMNS if name not in columns]
     if missing:
@@ -153,7 +172,7 @@ def _images(path: Path) -> Iterator[AgoraImage]:
     if not len(columns["imgPath"]):
         raise InputError(f"{path}: the dataframe holds no rows; copy or download it again.")
     for row in range(len(columns["imgPath"])):
-        yield _image({name: columns[name][row] for name in _COLUMNS}, f"{path}, row {row}")
+        yield {name: columns[name][row] for name in _COLUMNS}, f"{path}, row {row}"
 
 
 def _image(row: Mapping[str, Any], where: str) -> AgoraImage:
@@ -167,10 +186,15 @@ def _image(row: Mapping[str, Any], where: str) -> AgoraImage:
         array = array if count else np.zeros((0, *shape))
         if array.shape != (count, *shape):
             raise InputError(f"{where}: '{key}' must have shape {(count, *shape)}, but has {array.shape}.")
+        if key in ("isValid", "kid", "Yaw") and not np.isfinite(array).all():
+            raise InputError(f"{where}: '{key}' must be finite.")
         return array
 
     name = str(row["imgPath"])
-    focal_mm, camera_yaw, pitch = _camera(PurePosixPath(name).name, float(row["camYaw"]))
+    yaw = float(row["camYaw"]) if isinstance(row["camYaw"], int | float | np.number) else np.nan
+    focal_mm, camera_yaw, pitch = _camera(PurePosixPath(name).name, yaw)
+    if not np.isfinite(camera_yaw):
+        raise InputError(f"{where}: 'camYaw' must be a number of degrees, but is {row['camYaw']}.")
     focal_length = focal_mm / _SENSOR_WIDTH * LARGE_HW[1]
     # Dataframes made for the small images name those, and hold px of them.
     to_large = LARGE_HW[1] / SMALL_HW[1] if _SMALL_MARK in name else 1.0
@@ -179,7 +203,7 @@ def _image(row: Mapping[str, Any], where: str) -> AgoraImage:
         focal_length=focal_length,
         joints2d=to_large * get("gt_joints_2d", len(SMPL45), 2),
         joints=get("gt_joints_3d", len(SMPL45), 3),
-        vertices=get("gt_verts", len(row["gt_verts"][0]) if count else 0, 3),
+        vertices=get("gt_verts", np.size(row["gt_verts"][0]) // 3 if count else 0, 3),
         valid=get("isValid").astype(bool),
         occlusion=get("occlusion"),
         kid=get("kid").astype(bool),
@@ -244,7 +268,7 @@ def _rows(
     small = images.get(image.stem + _SMALL_MARK)
     path = small or images.get(image.stem)
     if path is None and split == "validation":
-        raise InputError(f"--root '{root}' lacks the image '{image.stem}.png' (or '{image.stem}{_SMALL_MARK}.png').")
+        raise WholeSetError(f"--root '{root}' lacks the image '{image.stem}.png' (or '{image.stem}{_SMALL_MARK}.png').")
     count, size_hw = len(image), SMALL_HW if small else LARGE_HW
     scale = size_hw[0] / LARGE_HW[0]
     box_joints = scale * image.joints2d[:, :_BOX_JOINTS]
@@ -258,7 +282,10 @@ def _rows(
         f"fewer than {_MIN_JOINTS} joints inside the image": (inside.sum(1) >= _MIN_JOINTS) & good_box(center, size),
         "image not there": np.full(count, path is not None),
     }
-    pose, betas, has_smpl = _bodies(root, image, np.all(list(checks.values()), axis=0))
+    wanted = np.all(list(checks.values()), axis=0)
+    pose, betas, has_smpl = _bodies(root, image, wanted)
+    if split == "train":
+        checks["SMPL fit missing or damaged"] = ~wanted | image.kid | (has_smpl > 0)
     columns = {
         "image_names": np.full(count, path or ""),
         "center": center,
@@ -280,7 +307,11 @@ def _bodies(root: Path, image: AgoraImage, wanted: np.ndarray) -> tuple[np.ndarr
     pose, betas, has_smpl = np.zeros((len(image), 72)), np.zeros((len(image), _ADULT_BETAS)), np.zeros(len(image))
     if (root / _FITS).is_dir():
         for k in np.flatnonzero(wanted & ~image.kid):
-            pose[k], betas[k] = _fit(root / image.fits[k], image.root_rotations[k])
+            try:
+                pose[k], betas[k] = _fit(root / image.fits[k], image.root_rotations[k])
+            except InputError as error:
+                log.warning("no SMPL fit: %s", error)
+                continue
             has_smpl[k] = 1
     return pose, betas, has_smpl
 

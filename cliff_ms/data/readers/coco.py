@@ -34,12 +34,11 @@ def _read_file(path: Path, folder: str) -> Rows:
     content = read_json(path, "Annotation file")
     if not is_coco(content):
         raise InputError(f"{path}: not COCO's person keypoints: expected the lists 'images' and 'annotations'.")
-    people = coco_people(content, str(path))
-    try:
-        sizes = np.array([(p.image["height"], p.image["width"]) for p in people], float).reshape(-1, 2)
-        boxes = np.array([p.row["bbox"] for p in people], float).reshape(-1, 4)
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path}: not COCO's person keypoints ({type(error).__name__}: {error}).") from None
+    people, left_out = coco_people(content, str(path))
+    sizes = np.array([_numbers([p.image.get("height"), p.image.get("width")], 2) for p in people]).reshape(-1, 2)
+    boxes = np.array([_numbers(p.row.get("bbox"), 4) for p in people]).reshape(-1, 4)
+    sized = (sizes > 0).all(1)
+    sizes[~sized] = np.nan
     keypoints = np.array([p.joints for p in people]).reshape(-1, len(COCO17), 3)
     boxes[:, 2:] += boxes[:, :2]
     center, size = square_box(boxes, _RESCALE)
@@ -51,4 +50,16 @@ def _read_file(path: Path, folder: str) -> Rows:
         "img_hw": sizes,
     }
     enough = (keypoints[:, _FIRST_BODY_JOINT:, 2] > 0).sum(1) >= _LEAST_BODY_JOINTS
-    return Rows(columns).keep({"fewer than 12 body joints": enough, "no box": good_box(center, size)})
+    checks = {"fewer than 12 body joints": enough, "no box": good_box(center, size)}
+    if sized.any():  # a file that states no size at all can do without
+        checks["image without height and width"] = sized
+    return Rows(columns, left_out).keep(checks)
+
+
+def _numbers(values: object, count: int) -> np.ndarray:
+    """(count,); NaN if they are no such numbers."""
+    try:
+        array = np.array(values, float)
+    except (TypeError, ValueError):
+        array = np.zeros(0)
+    return array if array.shape == (count,) else np.full(count, np.nan)

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from cliff_ms.data.readers.raw import extract_frames, open_hdf5, read_cdf
+from cliff_ms.data.readers.raw import open_hdf5, read_cdf
 from cliff_ms.data.readers.rows import Part, Rows, find_files, good_box, place, square_box
 from cliff_ms.io.errors import InputError
+from cliff_ms.io.packages import optional_module
 from cliff_ms.io.pickles import read_pickle, to_array
 
 if TYPE_CHECKING:
@@ -56,12 +57,14 @@ def read(
             only.
 
     Raises:
-        InputError: Missing files, or `spin_frames` without `extract`. Parts raise it for a damaged file.
+        InputError: Missing files or packages, or `spin_frames` without `extract`. Parts raise it for a damaged file.
     """
     if spin_frames and not extract:
         raise InputError("--spin_frames is about which frames are extracted: give --extract too, or leave it out.")
     if fits is not None and not fits.is_dir():
         raise InputError(f"--fits: there is no folder '{fits}'; give the folder neutrSMPL_H3.6 that holds S1, S5, ....")
+    for package in ("cdflib", "h5py"):
+        optional_module(package)
     paths = []
     for subject in _SUBJECTS[split]:
         pattern = f"S{subject}/MyPoseFeatures/D3_Positions_mono/*.cdf"
@@ -70,9 +73,7 @@ def read(
     def part(path: Path) -> Rows:
         video = _Video(path)
         rows = _add_fits(_rows(video), video, fits)
-        if extract:
-            _extract(rows, video, root, spin_frames)
-        return rows
+        return _with_frames(rows, video, root, spin_frames) if extract else rows
 
     return [Part(f"{path.parents[2].name} {path.stem}", functools.partial(part, path)) for path in paths]
 
@@ -154,18 +155,22 @@ def _add_fits(rows: Rows, video: _Video, fits: Path | None) -> Rows:
         missing = {"new_poses", "betas"} - content.keys()
         if missing:
             raise InputError(f"{path}: key '{missing.pop()}' is missing, so this is no MoSh fit of Human3.6M.")
-        poses = to_array(content["new_poses"], path, "new_poses").reshape(-1, 72)
+        poses, shape = (to_array(content[key], path, key) for key in ("new_poses", "betas"))
+        if poses.size % 72 or shape.size < 10:
+            raise InputError(f"{path}: a MoSh fit of Human3.6M has poses of 72 numbers and 10 betas; this one has not.")
+        poses = poses.reshape(-1, 72)
         frames = np.array([int(name[-10:-4]) - 1 for name in rows.columns["image_names"].tolist()]) // _STEP
         known = frames < len(poses)
         pose[known] = poses[frames[known]]
         pose[known, :3] = (Rotation.from_rotvec(pose[known, :3]) * _UPSIDE_DOWN).as_rotvec()
-        betas[known], has_smpl[known] = to_array(content["betas"], path, "betas").ravel()[:10], 1
+        betas[known], has_smpl[known] = shape.ravel()[:10], 1
     labels = {"pose": pose, "betas": betas, "has_smpl": has_smpl, "gender": np.full(count, "n")}
     return Rows(rows.columns | labels, rows.dropped)
 
 
-def _extract(rows: Rows, video: _Video, root: Path, spin_frames: bool) -> None:
-    names = rows.columns["image_names"].tolist()
-    shift = 0 if spin_frames else 1
-    images = {int(name[-10:-4]) - shift: root / name for name in names}
-    extract_frames(video.folder / "Videos" / f"{video.stem}.mp4", images)
+def _with_frames(rows: Rows, video: _Video, root: Path, spin_frames: bool) -> Rows:
+    """The columns of `extraction.extract`."""
+    frames = np.array([int(name[-10:-4]) for name in rows.columns["image_names"].tolist()], int)
+    path = (video.folder / "Videos" / f"{video.stem}.mp4").relative_to(root).as_posix()
+    columns = {"video": np.full(len(rows), path), "frame": frames - (0 if spin_frames else 1)}
+    return Rows(rows.columns | columns, rows.dropped)

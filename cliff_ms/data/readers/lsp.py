@@ -51,8 +51,11 @@ def rows_of(names: list[str], points: np.ndarray) -> Rows:
 
 def _read_file(path: Path, split: str) -> Rows:
     joints = read_mat(path, "joints")  # x, y, hidden
-    if joints.ndim != 3 or joints.shape[:2] != (3, len(LSP_JOINTS)):
-        raise InputError(f"{path}: 'joints' must have shape (3, 14, 2000), but has {joints.shape}; is it LSPET's?")
+    if joints.dtype.kind not in "fiu" or joints.shape != (3, len(LSP_JOINTS), 2000):
+        raise InputError(
+            f"{path}: 'joints' must be numbers of shape (3, 14, 2000), but has {joints.dtype} of {joints.shape}; is it "
+            "LSPET's?"
+        )
     numbers = np.arange(joints.shape[2])[_SPLITS[split]]
     names = [f"images/im{number + 1:04d}.jpg" for number in numbers]
     return rows_of(names, joints[:2].transpose(2, 1, 0)[numbers].astype(np.float64))

@@ -28,8 +28,8 @@ def read(root: Path, split: str) -> list[Part]:
 
 def _read_file(path: Path, images: list[str]) -> Rows:
     joints = read_mat(path, "joints")  # x, y, flag
-    if joints.ndim != 3 or joints.shape[:2] != (len(LSP_JOINTS), 3):
-        raise InputError(f"{path}: 'joints' must have shape (14, 3, N), but has {joints.shape}; is it LSP's?")
+    if joints.dtype.kind not in "fiu" or joints.ndim != 3 or joints.shape[:2] != (len(LSP_JOINTS), 3):
+        raise InputError(f"{path}: 'joints' must be numbers of shape (14, 3, N), but has {joints.shape}; is it LSP's?")
     if joints.shape[2] != len(images):
         raise InputError(f"{path}: {joints.shape[2]} people, but {len(images)} png images beside it; unpack all.")
     return rows_of(images, joints[:, :2].transpose(2, 0, 1).astype(np.float64))

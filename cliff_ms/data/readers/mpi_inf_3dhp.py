@@ -5,9 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from cliff_ms.data.readers.raw import extract_frames, hdf5_array, open_hdf5, read_mat
+from cliff_ms.data.readers.raw import hdf5_array, open_hdf5, read_mat
 from cliff_ms.data.readers.rows import Part, Rows, box_of, find_files, good_box, place, square_box
 from cliff_ms.io.errors import InputError
+from cliff_ms.io.packages import optional_module
 
 _RESCALE = 1.2
 _STEP = 10  # of the training frames in which the person is wholly visible
@@ -44,19 +45,27 @@ def read(root: Path, split: str, *, extract: bool = False) -> list[Part]:
         extract: Write the training videos' frames to `imageFrames`; those that are there are kept.
 
     Raises:
-        InputError: Missing files, or frames of the test set, which has no videos. Parts raise it for a damaged file.
+        InputError: Missing files or package, or frames of the test set, which has no videos. Parts raise it for a
+            damaged file.
     """
     if split == "test":
         if extract:
             raise InputError("--extract is for --split train: the test set comes as pictures.")
+        optional_module("h5py")
         paths = find_files(root, "mpi_inf_3dhp_test_set/TS*/annot_data.mat", "the test sequences of MPI-INF-3DHP")
         return [Part(path.parent.name, functools.partial(_test_sequence, path)) for path in paths]
     paths = find_files(root, "S[1-8]/Seq[12]/annot.mat", "the training sequences of MPI-INF-3DHP")
     points = functools.lru_cache(maxsize=1)(_training_points)
-    visible = functools.cache(lambda path: sum(_visible(p).sum() for p in points(path)))
+
+    @functools.cache
+    def visible(path: Path) -> int:
+        try:
+            return int(sum(_visible(p).sum() for p in points(path)))
+        except InputError:  # is raised again by the sequence's own part
+            return 0
 
     def part(index: int) -> Rows:
-        first = int(sum(visible(path) for path in paths[:index]))  # every tenth counts on from sequence to sequence
+        first = sum(visible(path) for path in paths[:index])  # every tenth counts on from sequence to sequence
         return _train_sequence(root, paths[index], points(paths[index]), first, extract)
 
     return [Part(str(path.parent.relative_to(root)), functools.partial(part, k)) for k, path in enumerate(paths)]
@@ -101,10 +110,13 @@ def _training_points(path: Path) -> list[np.ndarray]:
 
 def _per_camera(path: Path, key: str, channels: int) -> list[np.ndarray]:
     """One (N, 28, channels) array for each of `_CAMERAS`."""
-    cells = read_mat(path, key).ravel()
+    cells = np.ravel(read_mat(path, key))
     if cells.dtype != object or len(cells) <= max(_CAMERAS):
         raise InputError(f"{path}: '{key}' must be a list of the 14 cameras' joints, but has shape {cells.shape}.")
-    arrays = [np.asarray(cells[camera], np.float64) for camera in _CAMERAS]
+    try:
+        arrays = [np.asarray(cells[camera], np.float64) for camera in _CAMERAS]
+    except (TypeError, ValueError):
+        arrays = [np.zeros(0)]
     if any(array.ndim != 2 or array.shape[1] != 28 * channels for array in arrays):
         raise InputError(f"{path}: '{key}' must hold rows of {28 * channels} numbers for each camera.")
     return [array.reshape(-1, 28, channels) for array in arrays]
@@ -118,8 +130,9 @@ def _visible(points: np.ndarray) -> np.ndarray:
 
 def _train_sequence(root: Path, path: Path, points: list[np.ndarray], first: int, extract: bool) -> Rows:
     joints = _per_camera(path, "annot3", 3)
+    sequence = path.parent.relative_to(root).as_posix()
     focal_lengths = read_calibration(path.parent / "camera.calibration")
-    names, columns, dropped = [], [], {"joints outside the image": 0, "not every tenth frame": 0}
+    names, columns, videos, dropped = [], [], [], {"joints outside the image": 0, "not every tenth frame": 0}
     for index, camera in enumerate(_CAMERAS):
         if len(joints[index]) != len(points[index]) or camera not in focal_lengths:
             raise InputError(f"{path}: annot2, annot3 and camera.calibration do not agree on camera {camera}.")
@@ -128,15 +141,14 @@ def _train_sequence(root: Path, path: Path, points: list[np.ndarray], first: int
         first += len(visible)
         dropped["joints outside the image"] += len(points[index]) - len(visible)
         dropped["not every tenth frame"] += len(visible) - len(frames)
-        folder = path.parent / "imageFrames" / f"video_{camera}"
-        images = {int(frame): folder / f"frame_{frame + 1:06d}.jpg" for frame in frames}
-        if extract:
-            extract_frames(path.parent / "imageSequence" / f"video_{camera}.avi", images)
-        names += [image.relative_to(root).as_posix() for image in images.values()]
+        names += [f"{sequence}/imageFrames/video_{camera}/frame_{frame + 1:06d}.jpg" for frame in frames]
         columns.append((points[index][frames], joints[index][frames], np.full(len(frames), focal_lengths[camera])))
+        videos.append((np.full(len(frames), f"{sequence}/imageSequence/video_{camera}.avi"), frames))
     points2d, points3d, focal_length = (np.concatenate(column) for column in zip(*columns, strict=True))
     image_hw = (_TRAIN_SIZE, _TRAIN_SIZE)
-    rows = _rows(names, points2d, points3d, _TRAIN_JOINTS, focal_length, image_hw, "/".join(path.parts[-3:-1]))
+    video, frame = (np.concatenate(column) for column in zip(*videos, strict=True))
+    source = {"video": video, "frame": frame} if extract else {}
+    rows = _rows(names, points2d, points3d, _TRAIN_JOINTS, focal_length, image_hw, sequence, source)
     return Rows(rows.columns, {**{reason: n for reason, n in dropped.items() if n}, **rows.dropped})
 
 
@@ -154,7 +166,7 @@ def _test_sequence(path: Path) -> Rows:
     focal_length, image_hw = _TEST_CAMERAS[name]
     names = [f"mpi_inf_3dhp_test_set/{name}/imageSequence/img_{frame + 1:06d}.jpg" for frame in frames]
     focal_lengths = np.full(len(frames), focal_length)
-    rows = _rows(names, points[frames], joints[frames], _TEST_JOINTS, focal_lengths, image_hw, name)
+    rows = _rows(names, points[frames], joints[frames], _TEST_JOINTS, focal_lengths, image_hw, name, {})
     return Rows(rows.columns, {"frame not valid": int((~valid).sum()), **rows.dropped})
 
 
@@ -166,8 +178,9 @@ def _rows(
     focal_length: np.ndarray,
     image_hw: tuple[int, int],
     group: str,
+    source: dict[str, np.ndarray],
 ) -> Rows:
-    """Rows of people with points (n, K, 2) px and joints (n, K, 3) mm in the camera."""
+    """Rows of people with points (n, K, 2) px and joints (n, K, 3) mm in the camera; `source` are more columns."""
     used = list(order.values())
     center, size = square_box(box_of(points[:, used]), _RESCALE)
     root = order["pelvis_mpii"]
@@ -180,5 +193,6 @@ def _rows(
         "focal_length": focal_length,
         "img_hw": np.tile(image_hw, (len(names), 1)),
         "group": np.full(len(names), group),
+        **source,
     }
     return Rows(columns).keep({"no box": good_box(center, size)})

@@ -2,7 +2,6 @@
 
 import functools
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -64,36 +63,38 @@ def _read_h5(path: Path) -> Rows:
 
 def _read_mat(path: Path) -> Rows:
     release = read_mat(path, "RELEASE", plain=True)
-    people = []
     try:
-        images = zip(np.atleast_1d(release.annolist), np.atleast_1d(release.img_train), strict=True)
-        for image, is_train in images:
-            if is_train:
-                people += [(image.image.name, *person) for person in _people(image)]
-    except (AttributeError, TypeError, ValueError) as error:
+        images = list(zip(np.atleast_1d(release.annolist), np.atleast_1d(release.img_train), strict=True))
+    except (AttributeError, ValueError) as error:
         raise InputError(f"{path}: not MPII's annotations ({error}).") from None
+    people, damaged = [], 0
+    for image, is_train in images:
+        for person in np.atleast_1d(getattr(image, "annorect", [])) if is_train else ():
+            try:
+                people.append((str(image.image.name), *_person(person)))
+            except (AttributeError, TypeError, ValueError, IndexError):
+                damaged += 1
     if not people:
-        raise InputError(f"{path}: no training image has people with joints.")
+        raise InputError(f"{path}: no training image has people that can be read.")
     names, *columns = zip(*people, strict=True)
     points, center, scale = map(np.array, columns)
     center[:, 1] += _LOWERED * scale  # as in the h5 files
-    return _rows(list(names), points, center, _ENLARGED * scale)
+    rows = _rows(list(names), points, center, _ENLARGED * scale)
+    return Rows(rows.columns, rows.dropped | ({"damaged annotation": damaged} if damaged else {}))
 
 
-def _people(image: Any) -> Iterator[tuple[np.ndarray, np.ndarray, float]]:
-    """Joints (16, 2) px, centre (2,) px and scale of the people of an image, all 0 where nothing is annotated.
+def _person(person: Any) -> tuple[np.ndarray, np.ndarray, float]:
+    """Joints (16, 2) px, centre (2,) px and scale, all 0 where nothing is annotated.
 
     MATLAB leaves fields out or empty where there is nothing, and makes no list of one.
     """
-    for person in np.atleast_1d(getattr(image, "annorect", [])):
-        points = np.zeros((_COUNT, 2))
-        position: Any = getattr(person, "objpos", None)
-        if not hasattr(position, "x"):
-            yield points, np.zeros(2), 0.0
-            continue
-        for joint in np.atleast_1d(getattr(getattr(person, "annopoints", None), "point", [])):
-            points[int(joint.id)] = joint.x, joint.y
-        yield points, np.array([position.x, position.y], float), float(person.scale)
+    points = np.zeros((_COUNT, 2))
+    position: Any = getattr(person, "objpos", None)
+    if not hasattr(position, "x"):
+        return points, np.zeros(2), 0.0
+    for joint in np.atleast_1d(getattr(getattr(person, "annopoints", None), "point", [])):
+        points[int(joint.id)] = joint.x, joint.y
+    return points, np.array([position.x, position.y], float), float(person.scale)
 
 
 def _rows(names: list[str], points: np.ndarray, center: np.ndarray, scale: np.ndarray) -> Rows:

@@ -6,8 +6,9 @@ from pathlib import Path
 from cliff_ms.data.annotation_files import save_annotations
 from cliff_ms.data.annotations import Annotations
 from cliff_ms.data.readers import DATASETS
+from cliff_ms.data.readers.extraction import extract
 from cliff_ms.data.readers.fits import load_fits, merge
-from cliff_ms.data.readers.rows import Part, collect, remove_parts, summary, to_annotations
+from cliff_ms.data.readers.rows import Part, check_not_empty, collect, remove_parts, summary, to_annotations
 from cliff_ms.io.errors import InputError
 from cliff_ms.io.files import prepare_output_dir
 
@@ -52,20 +53,24 @@ class PrepareJob:
 
 
 def prepare(job: PrepareJob) -> str:
-    """Read, merge, write.
+    """Read, extract pictures, merge, write.
 
     Args:
-        job: What to prepare. What an interrupted run has read is taken from `OUTPUT.parts`.
+        job: What to prepare. What an interrupted run has read is taken from `OUTPUT.parts`, and pictures that are there
+            are not extracted again.
 
     Returns:
-        What was kept and what was left out and why, a line each.
+        What was kept, and what was left out because it cannot be read or used, and why; a line each.
 
     Raises:
-        InputError: What cannot be used, a damaged file, no row left, or no body that belongs to any.
+        InputError: What cannot be used, no part that can be read, no row left, or no body that belongs to any.
     """
     parts, fits = job.check()
     settings = {"dataset": job.dataset, "root": job.root, "split": job.split, **job.options}
     rows = collect(parts, job.output, settings)
+    if "video" in rows.columns:
+        rows = extract(rows, job.root)
+        check_not_empty(rows, job.root)
     annotations, lines = to_annotations(rows), []
     if fits is not None:
         annotations, merged = merge(annotations, fits)

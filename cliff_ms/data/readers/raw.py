@@ -1,8 +1,7 @@
-"""Raw files of data sets opened: MATLAB's two formats, CDF, frames of videos. Libraries are loaded when needed."""
+"""Raw files of data sets opened: MATLAB's two formats and CDF. Libraries are loaded when needed."""
 
-import logging
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,14 +10,10 @@ import numpy as np
 
 from cliff_ms.io.errors import InputError
 from cliff_ms.io.files import require_file
-from cliff_ms.io.images import write_image
 from cliff_ms.io.packages import optional_module
-from cliff_ms.io.video import VideoReader
 
 if TYPE_CHECKING:
     import h5py
-
-log = logging.getLogger("cliff_ms")
 
 
 def read_mat(path: Path, key: str, plain: bool = False) -> Any:
@@ -56,8 +51,10 @@ def open_hdf5(path: Path) -> Iterator["h5py.File"]:
     try:
         with h5py.File(path, "r") as file:
             yield file
-    except (OSError, KeyError) as error:
-        reason = str(error).strip("'\"")
+    except InputError:
+        raise
+    except (OSError, KeyError, RuntimeError, TypeError, ValueError, IndexError, AttributeError) as error:
+        reason = error.args[0] if isinstance(error, KeyError) else error
         raise InputError(f"{path}: not the HDF5 file (MATLAB 7.3) that was expected ({reason}).") from None
 
 
@@ -92,31 +89,3 @@ def read_cdf(path: Path, key: str, *shape: int) -> np.ndarray:
     if not array.ndim or array.shape[-1] != width or array.size % width:
         raise InputError(f"{path}: '{key}' must be rows of {width} numbers, but has shape {array.shape}.")
     return array.reshape(-1, *shape)
-
-
-def extract_frames(video: Path, images: Mapping[int, Path]) -> None:
-    """Write frames of a video as pictures; those that are there already are left as they are.
-
-    Frames that the video does not have are logged.
-
-    Args:
-        video: The video.
-        images: Number of the frame, from 0 -> the picture to write.
-
-    Raises:
-        InputError: If the video cannot be read or a folder cannot be written.
-    """
-    wanted = {index: path for index, path in images.items() if not path.is_file()}
-    if not wanted:
-        return
-    last = max(wanted)
-    with VideoReader(video) as frames:
-        for index, image in enumerate(frames):
-            if index in wanted:
-                path = wanted.pop(index)
-                path.parent.mkdir(parents=True, exist_ok=True)
-                write_image(path, image, 95)
-            if index >= last:
-                break
-    if wanted:
-        log.warning("%s ends before %d of the frames that were annotated", video, len(wanted))

@@ -3,10 +3,11 @@
 import hashlib
 import json
 import logging
+import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from tqdm import tqdm
@@ -16,7 +17,7 @@ from cliff_ms.io.errors import InputError
 from cliff_ms.io.files import atomic_path, claim_folder, prepare_output_dir, read_npz
 from cliff_ms.keypoints import SPIN24
 
-_PROBED_IMAGES = 100
+_REASONS_SHOWN = 5
 
 log = logging.getLogger("cliff_ms")
 
@@ -26,13 +27,15 @@ class Rows:
     """Some people of a data set.
 
     Attributes:
-        columns: Attributes of `Annotations` -> (n, ...); `image_names`, `center` and `size` at least. All parts of a
-            data set have the same columns.
+        columns: Attributes of `Annotations` -> (n, ...); `image_names`, `center` and `size` at least, and those of
+            `extraction.extract`, if pictures are to be extracted. All parts of a data set have the same columns.
         dropped: Reason -> how many people were left out for it.
+        unread: Part -> why it could not be read, so that its people could not even be counted.
     """
 
     columns: dict[str, np.ndarray]
     dropped: dict[str, int] = field(default_factory=dict)
+    unread: dict[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.columns["image_names"])
@@ -48,7 +51,11 @@ class Rows:
             if (left & ~good).any():
                 dropped[reason] = dropped.get(reason, 0) + int((left & ~good).sum())
             left &= good
-        return Rows({name: column[left] for name, column in self.columns.items()}, dropped)
+        return Rows({name: column[left] for name, column in self.columns.items()}, dropped, self.unread)
+
+
+class WholeSetError(InputError):
+    """Raised by a part, but about the whole data set: an option of the user's, or what must not be left out."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +64,7 @@ class Part:
 
     Attributes:
         name: Unique in its data set; a file name is made of it.
-        read: Reads it.
+        read: Reads it. What it raises as InputError is taken to concern this part alone, unless it is a WholeSetError.
     """
 
     name: str
@@ -66,6 +73,9 @@ class Part:
 
 def collect(parts: Sequence[Part], output: Path, settings: Mapping[str, object]) -> Rows:
     """Read all parts, showing progress; those that an interrupted run has read are taken from `OUTPUT.parts`.
+
+    A part that cannot be read is left out; a run that goes on tries it again. Rows with labels that are not finite, and
+    rows that are there twice, are left out too.
 
     Args:
         parts: What a reader gives.
@@ -76,10 +86,10 @@ def collect(parts: Sequence[Part], output: Path, settings: Mapping[str, object])
         The rows of all parts, in order.
 
     Raises:
-        InputError: What the parts raise, a folder that cannot be written, partial results of other settings, or no row
-            is left.
+        InputError: A folder that cannot be written, partial results of other settings, no part can be read, no row is
+            left, or a WholeSetError.
     """
-    folder, done = _parts_folder(output), []
+    folder, done, unread = _parts_folder(output), [], {}
     settings = {key: str(value) for key, value in settings.items()}
     if folder.exists():
         claim_folder(folder, settings)
@@ -88,16 +98,41 @@ def collect(parts: Sequence[Part], output: Path, settings: Mapping[str, object])
         path = folder / f"{index:05d}_{name}.npz"
         rows = _load(path)
         if rows is None:
-            rows = part.read()
+            try:
+                rows = part.read()
+            except InputError as error:
+                if isinstance(error, WholeSetError) or len(parts) == 1:
+                    raise
+                unread[part.name] = str(error).rstrip(".")
+                log.warning("left out %s: %s", part.name, error)
+                continue
             claim_folder(prepare_output_dir(folder), settings)  # now that there is something to keep
             with atomic_path(path) as temporary:
                 np.savez(temporary, dropped=json.dumps(rows.dropped), **rows.columns)
         done.append(rows)
+    if not done:
+        raise InputError(f"No part of {settings.get('root')} can be read: {_first_of(list(unread.values()))}.")
     rows = join(done)
-    if not len(rows):
-        reasons = "; ".join(f"{count} {reason}" for reason, count in rows.dropped.items()) or "the files hold nobody"
-        raise InputError(f"No row is left of {settings.get('root')}: {reasons}.")
+    rows = Rows(rows.columns, rows.dropped, unread).keep({"label not finite": _is_finite(rows)})
+    rows = rows.keep({"the same row again": _is_first(rows)})
+    check_not_empty(rows, settings.get("root"))
     return rows
+
+
+def check_not_empty(rows: Rows, root: object) -> None:
+    """Refuse to go on with nobody.
+
+    Args:
+        rows: What is left.
+        root: Of the data set, for the message.
+
+    Raises:
+        InputError: If no row is.
+    """
+    if not len(rows):
+        reasons = [f"{count} {reason}" for reason, count in rows.dropped.items()]
+        reasons += [f"{name}: {reason}" for name, reason in rows.unread.items()]
+        raise InputError(f"No row is left of {root}: {_first_of(reasons) or 'the files hold nobody'}.")
 
 
 def remove_parts(output: Path) -> None:
@@ -136,6 +171,7 @@ def summary(rows: Rows, annotations: Annotations, root: Path) -> str:
     """What was kept and what was left out and why, a line each."""
     lines = [f"kept {len(rows)} people in {len(set(annotations.image_names.tolist()))} images"]
     lines += [f"left out {count}: {reason}" for reason, count in rows.dropped.items()]
+    lines += [f"could not be read: {name} ({reason})" for name, reason in rows.unread.items()]
     labels = {
         "2D keypoints": (annotations.keypoints2d[..., 2] > 0).any(1),
         "3D joints": (annotations.keypoints3d[..., 3] > 0).any(1),
@@ -144,10 +180,12 @@ def summary(rows: Rows, annotations: Annotations, root: Path) -> str:
     }
     lines += [f"with {what}: {int(has.sum())}" for what, has in labels.items()]
     if annotations.img_hw is None:
-        lines.append("image sizes: not known")
-    probed = annotations.image_names[np.linspace(0, len(rows) - 1, min(len(rows), _PROBED_IMAGES)).astype(int)]
-    found = sum((root / name).is_file() for name in probed.tolist())
-    lines.append(f"image files: {found} of {len(probed)} looked for are under {root}")
+        lines.append("image sizes: not known of all")
+    names = sorted(set(annotations.image_names.tolist()))
+    missing = _not_there(root, names)
+    lines.append(f"image files: {len(names) - len(missing)} of {len(names)} are under {root}")
+    if missing:
+        lines[-1] += f"; the first that is not: {missing[0]}"
     return "\n".join(lines)
 
 
@@ -155,7 +193,7 @@ def summary(rows: Rows, annotations: Annotations, root: Path) -> str:
 
 
 def find_files(root: Path, pattern: str, what: str) -> list[Path]:
-    """Files under the root, sorted by name.
+    """Files under the root, sorted by name, but for hidden ones, such as those that macOS adds to archives.
 
     Args:
         root: What the user named with --root.
@@ -167,10 +205,16 @@ def find_files(root: Path, pattern: str, what: str) -> list[Path]:
     """
     if not root.is_dir():
         raise InputError(f"--root: there is no folder '{root}'; give the folder that the data set was unpacked into.")
-    paths = sorted(root.glob(pattern))
+    paths = _visible_files(root, pattern)
     if not paths:
-        raise InputError(f"--root '{root}' has no '{pattern}', where {what} would be; unpack the data set there.")
+        inside = sorted(folder for folder in root.iterdir() if folder.is_dir() and _visible_files(folder, pattern))
+        advice = f"give --root '{inside[0]}', which has" if inside else "unpack the data set there"
+        raise InputError(f"--root '{root}' has no '{pattern}', where {what} would be; {advice}.")
     return paths
+
+
+def _visible_files(root: Path, pattern: str) -> list[Path]:
+    return sorted(path for path in root.glob(pattern) if path.is_file() and not path.name.startswith("."))
 
 
 def place(points: np.ndarray, joints: Mapping[str, int]) -> np.ndarray:
@@ -223,6 +267,45 @@ def square_box(boxes: np.ndarray, rescale: float) -> tuple[np.ndarray, np.ndarra
 def good_box(center: np.ndarray, size: np.ndarray) -> np.ndarray:
     """Whether a box is one, (n,) bool: finite and of positive size."""
     return np.isfinite(center).all(1) & np.isfinite(size) & (size > 0)
+
+
+def _is_finite(rows: Rows) -> np.ndarray:
+    """Whether all that a row says is finite as it is written, (n,) bool; what is not known of its camera is NaN."""
+    good = np.ones(len(rows), bool)
+    for name, column in rows.columns.items():
+        if column.dtype.kind == "f" and name not in ("img_hw", "focal_length"):
+            with np.errstate(over="ignore"):
+                good &= np.isfinite(column.astype(np.float32)).all(tuple(range(1, column.ndim)))
+    return good
+
+
+def _is_first(rows: Rows) -> np.ndarray:
+    """Whether no row before says the same of the same picture, (n,) bool."""
+    columns = [rows.columns[name] for name in ("center", "size", "keypoints2d", "keypoints3d") if name in rows.columns]
+    seen, first = set(), np.ones(len(rows), bool)
+    for row, name in enumerate(rows.columns["image_names"].tolist()):
+        key = hash((name, *(column[row].tobytes() for column in columns)))
+        first[row] = key not in seen
+        seen.add(key)
+    return first
+
+
+def _not_there(root: Path, names: Sequence[str]) -> list[str]:
+    """Those of the images that are not files under the root; every folder is listed once."""
+    files: dict[Path, set[str]] = {}
+    missing = []
+    for path in map(PurePosixPath, names):
+        folder = root / path.parent
+        if folder not in files:
+            files[folder] = {entry.name for entry in os.scandir(folder)} if folder.is_dir() else set()
+        if path.name not in files[folder]:
+            missing.append(str(path))
+    return missing
+
+
+def _first_of(reasons: list[str]) -> str:
+    more = len(reasons) - _REASONS_SHOWN
+    return "; ".join(reasons[:_REASONS_SHOWN]) + (f"; and {more} more" if more > 0 else "")
 
 
 def _parts_folder(output: Path) -> Path:

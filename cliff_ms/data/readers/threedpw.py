@@ -2,6 +2,7 @@
 
 import functools
 import logging
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from cliff_ms.body.files import WHERE_TO_GET_SMPL, load_body
 from cliff_ms.body.skinning import Skinner
 from cliff_ms.data.crop import box_to_crop
 from cliff_ms.data.decoding import ImageFile
-from cliff_ms.data.readers.rows import Part, Rows, box_of, find_files, good_box, join, place, square_box
+from cliff_ms.data.readers.rows import Part, Rows, WholeSetError, box_of, find_files, good_box, join, place, square_box
 from cliff_ms.io.errors import InputError
 from cliff_ms.io.pickles import read_pickle, to_array
 from cliff_ms.keypoints import COCO17, LANDMARKS, LSP_EXTRA9, SPIN24, index_map
@@ -60,8 +61,8 @@ def read(
         image_scale: Size of the images in `imageFiles` relative to the original ones; CLIFF's are 0.5.
 
     Raises:
-        InputError: Missing files, or boxes of bodies that are not there. Parts raise it for a damaged file, or for
-            images of another size.
+        InputError: Missing files, or boxes of bodies that are not there. Parts raise it for a damaged file, and
+            WholeSetError for images of another size.
     """
     if boxes == "smpl" and body_dir is None:
         raise InputError(
@@ -71,14 +72,14 @@ def read(
     if not image_scale > 0:
         raise InputError(f"--image_scale must be positive, but is {image_scale}.")
     paths = find_files(root, f"sequenceFiles/{_FOLDERS[split]}/*.pkl", "3DPW's sequences")
-    body = functools.cache(functools.partial(_load, body_dir))
+    bodies = {gender: _load(body_dir, gender) for gender in _BODY_FILES}
     settings = _Settings(boxes, min_limbs, image_scale)
 
     def part(path: Path) -> Rows:
         sequence = _Sequence(path)
         image_hw = _image_hw(root, sequence, image_scale)
-        bodies = [body(gender) for gender in sequence.genders]
-        return join([_person(sequence, k, one, settings, image_hw) for k, one in enumerate(bodies)])
+        people = [(k, bodies[gender]) for k, gender in enumerate(sequence.genders)]
+        return join([_person(sequence, k, body, settings, image_hw) for k, body in people])
 
     return [Part(path.stem, functools.partial(part, path)) for path in paths]
 
@@ -102,30 +103,39 @@ class _Sequence:
     def __init__(self, path: Path) -> None:
         self._path, self._content = path, read_pickle(path)
         self.name = path.stem
-        self.people = len(self._get("poses"))
+        self.people = len(self._list("poses"))
         self.cameras = self.array("cam_poses", None, 4, 4)  # world to camera
         self.intrinsics = to_array(self._get("cam_intrinsics"), path, "cam_intrinsics")
-        if self.intrinsics.shape != (3, 3):
-            raise InputError(f"{path}: 'cam_intrinsics' must have shape (3, 3), but has {self.intrinsics.shape}.")
-        self.genders = [str(gender) for gender in self._get("genders")]
-        if not set(self.genders) <= _BODY_FILES.keys() or len(self.genders) != self.people:
+        if self.intrinsics.shape != (3, 3) or not (self.intrinsics[[0, 1, 0, 1], [0, 1, 2, 2]] > 0).all():
+            raise InputError(f"{path}: 'cam_intrinsics' must be a camera's matrix, (3, 3), but is {self.intrinsics}.")
+        self.genders = [str(gender) for gender in self._list("genders")]
+        if not self.people or not set(self.genders) <= _BODY_FILES.keys() or len(self.genders) != self.people:
             raise InputError(f"{path}: 'genders' must be 'm' or 'f' for each of {self.people} people: {self.genders}.")
 
     def person(self, key: str, index: int, *shape: int) -> np.ndarray:
         """What is known of one person, (N, *shape)."""
-        values = self._get(key)
-        if len(values) != self.people:
-            raise InputError(f"{self._path}: '{key}' must be a list of {self.people} people, but has {len(values)}.")
-        return self._checked(f"{key}[{index}]", values[index], (len(self.cameras), *shape))
+        return self._checked(f"{key}[{index}]", self._of(key, index), (len(self.cameras), *shape))
 
     def betas(self, index: int) -> np.ndarray:
         """(10,); the files may hold more."""
-        betas = to_array(self._get("betas")[index], self._path, "betas").ravel()[:10]
+        betas = to_array(self._of("betas", index), self._path, "betas").ravel()[:10]
         return self._checked("betas", betas, (10,))
 
     def array(self, key: str, *shape: int | None) -> np.ndarray:
         """What is known of the sequence."""
         return self._checked(key, self._get(key), shape)
+
+    def _of(self, key: str, index: int) -> Any:
+        values = self._list(key)
+        if len(values) != self.people:
+            raise InputError(f"{self._path}: '{key}' must be a list of {self.people} people, but has {len(values)}.")
+        return values[index]
+
+    def _list(self, key: str) -> Any:
+        values = self._get(key)
+        if not isinstance(values, list | tuple) and not (isinstance(values, np.ndarray) and values.ndim):
+            raise InputError(f"{self._path}: '{key}' must be a list with an entry for each person.")
+        return values
 
     def _get(self, key: str) -> Any:
         if key not in self._content:
@@ -141,14 +151,18 @@ class _Sequence:
 
 def _person(sequence: _Sequence, index: int, body: _Body | None, settings: _Settings, image_hw: np.ndarray) -> Rows:
     """One person of a sequence: image i goes with row i of every array."""
-    valid = sequence.person("campose_valid", index) > 0
+    is_rotation = np.linalg.det(sequence.cameras[:, :3, :3]) > 0
+    valid = (sequence.person("campose_valid", index) > 0) & is_rotation
     frames = np.flatnonzero(valid)
+    dropped = {"camera pose not valid": int((~valid).sum())} if not valid.all() else {}
+    if not len(frames):
+        nothing = {"image_names": np.zeros(0, np.str_), "center": np.zeros((0, 2)), "size": np.zeros(0)}
+        return Rows(nothing, dropped)
     count, gender, scale = len(frames), sequence.genders[index], settings.image_scale
     cameras = sequence.cameras[frames]
     pose, betas = sequence.person("poses", index, 72)[frames].astype(np.float64), sequence.betas(index)
-    if count:
-        root = cameras[:, :3, :3] @ Rotation.from_rotvec(pose[:, :3]).as_matrix()
-        pose[:, :3] = Rotation.from_matrix(root).as_rotvec()
+    root = cameras[:, :3, :3] @ Rotation.from_rotvec(pose[:, :3]).as_matrix()
+    pose[:, :3] = Rotation.from_matrix(root).as_rotvec()
     columns = {
         "image_names": np.array([f"imageFiles/{sequence.name}/image_{i:05d}.jpg" for i in frames], np.str_),
         "pose": pose,
@@ -175,8 +189,7 @@ def _person(sequence: _Sequence, index: int, body: _Body | None, settings: _Sett
         center, size = box_to_crop(box_of(joints), _CROP_HW, _RESCALE)
     columns["center"], columns["size"] = scale * center, scale * size
     columns["keypoints2d"][..., :2] *= scale
-    rows = Rows(columns, {"camera pose not valid": int((~valid).sum())} if not valid.all() else {})
-    return rows.keep(
+    return Rows(columns, dropped).keep(
         {
             "reaches behind the camera": in_front,
             "too few limbs seen by OpenPose": seen,
@@ -237,18 +250,21 @@ def _load(body_dir: Path | None, gender: str) -> _Body | None:
 
 
 def _image_hw(root: Path, sequence: _Sequence, image_scale: float) -> np.ndarray:
-    """Height and width (2,) px of a sequence's images, from its first one; NaN if they are not there.
+    """Height and width (2,) px of a sequence's images, from the first that can be read; NaN if there is none.
 
     Raises:
-        InputError: If the image does not fit the camera.
+        WholeSetError: If it does not fit the camera.
     """
-    path = root / "imageFiles" / sequence.name / "image_00000.jpg"
-    if not path.is_file():
-        return np.full(2, np.nan)
-    image_hw = np.array(ImageFile(path).img_hw, float)
+    image_hw = np.full(2, np.nan)
+    for path in sorted((root / "imageFiles" / sequence.name).glob("image_*.jpg")):
+        with suppress(InputError):
+            image_hw = np.array(ImageFile(path).img_hw, float)
+            break
+    else:
+        return image_hw
     ratio = image_hw / (2 * sequence.intrinsics[[1, 0], 2])
     if (np.abs(ratio / image_scale - 1) > _CENTER_SLACK).any():
-        raise InputError(
+        raise WholeSetError(
             f"Image '{path}' is {ratio.mean():.2f} times the size that the camera of {sequence.name} was calibrated "
             f"for, but --image_scale is {image_scale:g}: state the size that the images have."
         )
