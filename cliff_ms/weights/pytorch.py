@@ -29,7 +29,7 @@ from cliff_ms.weights.checkpoint import (
     meta_from_dict,
     misfits,
 )
-from cliff_ms.weights.sources import named_entries, read_source, to_float32, to_numpy
+from cliff_ms.weights.sources import find_state_dict, inside_one_wrapper, read_source, to_float32, to_numpy
 
 log = logging.getLogger("cliff_ms")
 
@@ -125,15 +125,16 @@ def from_torch(
     Raises:
         InputError: As `to_mindspore`.
     """
-    state, averaged = named_entries(content, where)
-    _refuse_unsuitable(state, where)
-    dialect, meta = _recognise(content, state, where, dialect)
+    found = find_state_dict(content, where)
+    _refuse_unsuitable(found.entries, where)
+    dialect, meta = _recognise(content, found.entries, where, dialect)
     rules = DIALECTS[dialect]
     expected = parameter_shapes(meta.model, meta.part)
     ours = {_torch_name(name, rules): name for name in expected}
     shapes = {theirs: expected[ours[theirs]] for theirs in ours}
     if dialect == "hmr":
         shapes[_FC1] = (shapes[_FC1][0], shapes[_FC1][1] - _BBOX_SIZE)
+    state = inside_one_wrapper(found, ours, where)
     state = {key: value for key, value in state.items() if not key.startswith(rules.ignored)}
     tracked = _take_tracked(state, ours, where)
     state |= to_float32(state, ours, where)
@@ -146,7 +147,7 @@ def from_torch(
         arrays[ours[_FC1]] = np.insert(arrays[ours[_FC1]], [feature_size] * _BBOX_SIZE, 0, axis=1)
     if rules.note:
         log.warning("%s: %s", rules.title, rules.note)
-    origin = f"{meta.origin} (averaged: {averaged})" if averaged else meta.origin
+    origin = f"{meta.origin} (averaged: {found.averaged})" if found.averaged else meta.origin
     return arrays, dataclasses.replace(meta, origin=origin, num_batches_tracked=tracked)
 
 

@@ -41,6 +41,20 @@ _OTHER_KINDS = {
 }
 
 
+class StateDict(typing.NamedTuple):
+    """A state dict as it is found in a file.
+
+    Attributes:
+        entries: Name inside all wrappers -> tensor or array.
+        wrappers: Name -> what stood before it, such as 'model.module.'.
+        averaged: Where it was found, if it holds averaged weights; otherwise ''.
+    """
+
+    entries: dict[str, typing.Any]
+    wrappers: dict[str, str]
+    averaged: str
+
+
 def read_source(path: str | Path) -> typing.Any:
     """Load a file of PyTorch's world on the CPU.
 
@@ -64,7 +78,7 @@ def read_source(path: str | Path) -> typing.Any:
         raise InputError(f"Cannot read {path}: {error.strerror or error}.") from error
 
 
-def named_entries(content: typing.Any, where: str) -> tuple[dict[str, typing.Any], str]:
+def find_state_dict(content: typing.Any, where: str) -> StateDict:
     """Find the state dict in what a file holds, and take its entries out of their wrappers.
 
     Args:
@@ -72,10 +86,10 @@ def named_entries(content: typing.Any, where: str) -> tuple[dict[str, typing.Any
         where: The file, for messages.
 
     Returns:
-        Name -> tensor or array; and where averaged weights were found, '' if these are not averaged.
+        The state dict, the averaged one where there are two.
 
     Raises:
-        InputError: No state dict, or one whose entries are wrapped in different ways.
+        InputError: No state dict, or one that holds an entry inside and outside of a wrapper.
     """
     if _swapped_by_mmengine(content):
         (state, _), averaged = _find_state({"state_dict": content["state_dict"]}, where), "state_dict"
@@ -92,8 +106,43 @@ def named_entries(content: typing.Any, where: str) -> tuple[dict[str, typing.Any
         averaged = "the entries whose names have no 'ema_'"
     if averaged:
         log.info("%s: took the averaged weights (%s), which such files are evaluated with.", where, averaged)
-    entries = _unwrap({key: value for key, value in state.items() if key not in by_mmcv}, where)
-    return {name: value for name, value in entries.items() if name not in _BOOKKEEPING}, averaged
+    entries, wrappers = {}, {}
+    for key, value in state.items():
+        leading = _LEADING.match(key)[0]
+        name = _INSIDE.sub("", key.removeprefix(leading))
+        if name in entries:
+            raise InputError(f"{where} holds some entries twice, inside wrappers and outside: {name} is one.")
+        if name not in _BOOKKEEPING and key not in by_mmcv:
+            entries[name], wrappers[name] = value, leading
+    return StateDict(entries, wrappers, averaged)
+
+
+def inside_one_wrapper(found: StateDict, names: Iterable[str], where: str) -> dict[str, typing.Any]:
+    """Leave out what lies beside the network in a larger module, such as a body or a loss.
+
+    Args:
+        found: What `find_state_dict` returned.
+        names: Those of the network.
+        where: The file, for messages.
+
+    Returns:
+        The entries in the network's wrapper; all where it has none.
+
+    Raises:
+        InputError: If the network's entries are in several wrappers.
+    """
+    first: dict[str, str] = {}  # entry of each wrapper
+    for name in names:
+        if name in found.wrappers:
+            first.setdefault(found.wrappers[name], name)
+    if len(first) > 1:
+        keys = " and ".join(wrapper + name for wrapper, name in first.items())
+        raise InputError(f"{where} mixes entries of several modules ({keys}): save the network's state dict alone.")
+    wrapper = next(iter(first), "")
+    outside = [name for name in found.entries if wrapper and found.wrappers[name] != wrapper]
+    if outside:
+        log.info("%s: left out %d entries beside '%s*': %s ...", where, len(outside), wrapper, ", ".join(outside[:3]))
+    return {name: value for name, value in found.entries.items() if name not in outside}
 
 
 def to_float32(entries: Mapping[str, typing.Any], names: Iterable[str], where: str) -> dict[str, np.ndarray]:
@@ -149,7 +198,10 @@ def to_numpy(entry: typing.Any, name: str, where: str) -> np.ndarray:
     if entry.is_meta or str(entry.layout) != "torch.strided":
         why = "on the device 'meta'" if entry.is_meta else "sparse"
         raise InputError(f"{where}: {name} is {why}: save plain dense tensors with PyTorch and convert those.")
-    return (entry.float() if _kind(entry) == "bfloat16" else entry).detach().resolve_neg().numpy()
+    try:
+        return (entry.float() if _kind(entry) == "bfloat16" else entry).detach().resolve_neg().numpy()
+    except (TypeError, RuntimeError) as error:  # tensors of foreign classes
+        raise InputError(f"{where}: {name} is no array of numbers, but a {type(entry).__name__}.") from error
 
 
 def _kind(entry: typing.Any) -> str:
@@ -166,8 +218,8 @@ def _read_torch(file: typing.BinaryIO, path: Path) -> typing.Any:
         found = re.search(r"GLOBAL ([\w.]+)", str(error)) if isinstance(error, pickle.UnpicklingError) else None
         if found:
             raise InputError(
-                f"{path} is refused: it holds the Python object {found[1]}, which is no weight and could run code when "
-                "loaded; save only the state dict with PyTorch and convert that."
+                f"{path} is refused: it holds the Python object {found[1]}, which is no weight, and objects can run "
+                "code when loaded; save only the state dict with PyTorch and convert that."
             ) from error
         raise InputError(f"{path} is not a PyTorch weights file, or it is truncated or damaged.") from error
 
@@ -208,7 +260,7 @@ def _refuse_other_kinds(file: typing.BinaryIO, path: Path) -> None:
         elif "archive_format" in names:
             said = "is a torch.export archive, a program: save the state_dict of what torch.export.load gives"
         elif "data.pkl" not in names:
-            said = "is a zip archive, not a file of torch.save: unpack it and convert the weights inside"
+            said = "is a zip archive or NumPy's .npz, not a file of torch.save: convert the weights inside"
     elif head[257:262] == b"ustar":
         said = "is a tar archive: unpack it and convert the weights inside; if PyTorch opens it as it is, save it again"
     file.seek(0)
@@ -261,23 +313,3 @@ def _swapped_by_mmengine(content: typing.Any) -> bool:
     """Whether the average is the 'state_dict' and the raw weights the 'ema_state_dict', as mmengine saves them."""
     average = content.get("ema_state_dict") if isinstance(content, Mapping) else None
     return isinstance(average, Mapping) and "steps" in average and "state_dict" in content
-
-
-def _unwrap(state: Mapping[str, typing.Any], where: str) -> dict[str, typing.Any]:
-    """Entries by their names inside DataParallel, torch.compile and Lightning, however these are nested."""
-    prefixes: dict[str, str] = {}  # with a key that has it
-    entries: dict[str, typing.Any] = {}
-    for key, value in state.items():
-        leading = _LEADING.match(key)[0]
-        name = _INSIDE.sub("", key.removeprefix(leading))
-        if name in entries:
-            raise InputError(f"{where} holds some entries twice, inside wrappers and outside: {name} is one.")
-        entries[name] = value
-        if _has_axes(value):
-            prefixes.setdefault(leading, key)
-    if len(prefixes) > 1:
-        raise InputError(
-            f"{where} holds entries of several modules, {' and '.join(list(prefixes.values())[:2])}: save the state "
-            "dict of the network alone and convert that."
-        )
-    return entries

@@ -63,11 +63,21 @@ def test_wrappers_inside_and_around_a_part(state, arrays):
     assert same(from_torch(prefixed(inside, "model."), "a.pt")[0], arrays)
     mixed = {("module." if key.startswith("encoder.") else "") + key: value for key, value in state.items()}
     with pytest.raises(
-        InputError, match=r"several modules, init_pose and module.encoder.conv1.weight: save the state dict of"
+        InputError, match=r"several modules \(module.encoder.conv1.weight and \S+\): save the network's"
     ):
         from_torch(mixed, "a.pt")
     with pytest.raises(InputError, match="some entries twice, inside wrappers and outside: fc1.bias is one"):
         from_torch({"model.fc1.bias": state["fc1.bias"], **state}, "a.pt")
+
+
+def test_what_lies_beside_a_wrapped_network_is_left_out(state, arrays, caplog):
+    body = {"smpl.v_template": torch.zeros(6890, 3), "smpl.faces": torch.zeros(2, 3).int()}
+    with caplog.at_level(logging.INFO):
+        assert same(from_torch({"state_dict": prefixed(state, "model.") | body}, "lightning.ckpt")[0], arrays)
+    assert caplog.messages == ["lightning.ckpt: left out 2 entries beside 'model.*': smpl.v_template, smpl.faces ..."]
+    for inside in (prefixed(state | body, "model."), state | body):
+        with pytest.raises(InputError, match=r"2 extra \(smpl.v_template, smpl.faces\)"):
+            from_torch(inside, "a.pt")
 
 
 @pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
@@ -224,7 +234,7 @@ def test_files_that_are_something_else_are_called_what_they_are(tmp_path):
         "scripted.pt": "is a TorchScript archive, a program",
         "exported.pt2": "is a torch.export archive, a program",
         "module.pt": "holds the Python object torch.nn.modules.linear.Linear, .*; save only the state dict",
-        "a.zip": "is a zip archive, not a file of torch.save",
+        "a.zip": "is a zip archive or NumPy.s .npz, not a file of torch.save",
         "a.tar": "is a tar archive",
         "w.pt.gz": "is compressed",
         "pointer.pt": "is a pointer of Git LFS",
