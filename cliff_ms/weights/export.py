@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import numpy as np
-import onnx
 
 import mindspore as ms
 from mindspore import Tensor, nn
@@ -16,7 +15,6 @@ from cliff_ms.keypoints import JOINT_SETS
 from cliff_ms.models.cliff import CLIFF, FullFrameCLIFF
 from cliff_ms.weights.checkpoint import WeightsMeta, file_with_side_car
 from cliff_ms.weights.networks import onnx_session
-from cliff_ms.weights.onnx_graph import EXPORT_BATCH, name_outputs, open_batch
 
 OUTPUTS = ("pred_rotmat", "pred_betas", "pred_cam_crop", "pred_cam_full")
 BODY_OUTPUTS = ("vertices", "joints")  # after the others, of a file with the body
@@ -54,7 +52,11 @@ def export_network(
         raise InputError("AIR files can be written only on a machine with an Ascend device; choose mindir or onnx.")
     net = FullFrameCLIFF(cliff, meta.model.bbox_norm, SMPL(body) if body else None)
     net.set_train(False)
-    exported_batch = batch_size or (EXPORT_BATCH if file_format == "onnx" else 1)
+    exported_batch = batch_size or 1
+    if file_format == "onnx":
+        from cliff_ms.weights import onnx_graph  # the onnx package, which whoever only runs a network need not load
+
+        exported_batch = batch_size or onnx_graph.EXPORT_BATCH
     signature = [Tensor(a) for a in example_inputs(meta.model, exported_batch)]
     if file_format == "mindir" and batch_size is None:
         signature = [Tensor(shape=[None, *a.shape[1:]], dtype=ms.float32) for a in signature]
@@ -64,11 +66,8 @@ def export_network(
         if file_format == "air":
             return 0.0
         if file_format == "onnx":
-            model = onnx.load(written)
-            name_outputs(model, OUTPUTS + (BODY_OUTPUTS if body else ()))
-            if batch_size is None:
-                open_batch(model)
-            onnx.save(model, written)
+            outputs = OUTPUTS + (BODY_OUTPUTS if body else ())
+            onnx_graph.finish(written, outputs, opens_batch=batch_size is None)
         example = example_inputs(meta.model, batch_size or _CHECKED_BATCH)
         expected = [t.asnumpy() for t in net(*(Tensor(a) for a in example))]
         return _check(written, file_format, example, expected)

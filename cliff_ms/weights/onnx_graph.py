@@ -1,6 +1,7 @@
 """What MindSpore's ONNX exporter leaves to do: names of the outputs, and a batch axis that is open."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -10,13 +11,22 @@ EXPORT_BATCH = 89  # no channels, joints or pixels of our networks count as many
 _OPEN_AXIS = "N"
 
 
-def name_outputs(model: onnx.ModelProto, names: Sequence[str]) -> None:
-    """Rename the outputs of a graph, in place.
+def finish(path: Path, outputs: Sequence[str], opens_batch: bool) -> None:
+    """Edit a file that MindSpore exported.
 
     Args:
-        model: The graph.
-        names: One per output, in order.
+        path: The file.
+        outputs: Names for its outputs, in order.
+        opens_batch: Whether it was exported for a batch of `EXPORT_BATCH`, and is to take any.
     """
+    model = onnx.load(path)
+    _name_outputs(model, outputs)
+    if opens_batch:
+        _open_batch(model)
+    onnx.save(model, path)
+
+
+def _name_outputs(model: onnx.ModelProto, names: Sequence[str]) -> None:
     renamed = dict(zip((output.name for output in model.graph.output), names, strict=True))
     for output in model.graph.output:
         output.name = renamed[output.name]
@@ -25,14 +35,8 @@ def name_outputs(model: onnx.ModelProto, names: Sequence[str]) -> None:
         node.output[:] = [renamed.get(name, name) for name in node.output]
 
 
-def open_batch(model: onnx.ModelProto) -> None:
-    """Let a graph that was exported for a batch of `EXPORT_BATCH` take any, in place.
-
-    The exporter writes the batch into shapes, and repeats constants along it.
-
-    Args:
-        model: The graph; the batch is the first axis of its inputs and outputs.
-    """
+def _open_batch(model: onnx.ModelProto) -> None:
+    """The exporter writes the batch into shapes, and repeats constants along it."""
     graph = model.graph
     for value in (*graph.input, *graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = _OPEN_AXIS
