@@ -1,8 +1,9 @@
 """A checkpoint to a file that runs elsewhere: MindIR, ONNX or AIR.
 
 The file holds the way from a normalised crop (or keypoints) and its place in the image to pose, shape and the
-translation in the full image's camera. No array of the body model is in it unless you ask with --with_smpl: SMPL's
-licence would then apply to the file.
+translation in the full image's camera. An ONNX file names them: inputs, center, bbox_size, img_hw, focal_length;
+pred_rotmat, pred_betas, pred_cam_crop, pred_cam_full. No array of the body model is in it unless you ask with
+--with_smpl: vertices and joints follow, and SMPL's licence would then apply to the file.
 """
 
 import argparse
@@ -20,10 +21,10 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("target", metavar="OUT", type=Path, help="file to write, ending in the format's name")
     parser.add_argument("--ckpt", type=Path, required=True, help="weights written by convert.py or train.py")
+    parser.add_argument("--format", choices=FORMATS, required=True, help="air needs Ascend")
     parser.add_argument(
-        "--format", choices=FORMATS, required=True, help="mindir takes any batch size; air needs Ascend"
+        "--batch_size", type=cli.positive_int, help="the only one that the file takes (default: any, but 1 in air)"
     )
-    parser.add_argument("--batch_size", type=cli.positive_int, default=1, help="fixed in an ONNX or AIR file")
     parser.add_argument("--with_smpl", action="store_true", help="also the body: vertices and joints in the output")
     parser.add_argument("--body", type=Path, help="with --with_smpl: SMPL .pkl or .npz; default: the bundled free body")
     cli.add_device_argument(parser)

@@ -323,7 +323,7 @@ def load_predictor(
             reads 2D keypoints.
         body: The body model, or its file; None for the bundled free body.
         engine: 'auto', 'mindspore' or 'onnxruntime', see `engine.load_network`.
-        batch_size: People that go through the network at once; an .onnx has its own.
+        batch_size: People that go through the network at once; an .onnx may have its own.
         fits: Fit the predictions to the people's 2D keypoints, where they have some; None where the weights read
             keypoints.
 

@@ -15,14 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import safetensors
-import safetensors.numpy
 
 from cliff_ms.body.errors import ERRORS, expected_deviations
 from cliff_ms.body.files import Body
 from cliff_ms.config import Config, ModelConfig, from_dict
 from cliff_ms.io.errors import InputError
 from cliff_ms.io.files import atomic_path, sha256
+from cliff_ms.weights.array_files import read_arrays, write_arrays
 
 if typing.TYPE_CHECKING:
     from mindspore import nn
@@ -98,7 +97,7 @@ class Weights:
             InputError: If the file is an exported network, or no file of its kind.
         """
         _check_suffix(self.path, WEIGHT_SUFFIXES)
-        return _read_arrays(self.path)
+        return read_arrays(self.path)
 
 
 def meta_from_dict(values: object, where: str) -> WeightsMeta:
@@ -144,7 +143,7 @@ def save_weights(path: str | Path, arrays: Mapping[str, np.ndarray], meta: Weigh
         InputError: Unknown suffix, or a folder that is missing or cannot be written.
     """
     with file_with_side_car(Path(path), meta, WEIGHT_SUFFIXES) as new_weights:
-        _write_arrays(new_weights, arrays)
+        write_arrays(new_weights, arrays)
 
 
 @contextlib.contextmanager
@@ -197,9 +196,12 @@ def load_weights(path: str | Path) -> Weights:
         raise InputError(f"There is no file {path}.")
     described = side_car(path)
     if not described.is_file():
+        again = "export it again"
+        if path.suffix in WEIGHT_SUFFIXES:
+            again = f"make it: python convert.py --to mindspore {path} NEW{path.suffix}"
         raise InputError(
             f"{path} has no side-car {described.name} beside it, so its conventions are unknown: copy that file too, "
-            "or convert PyTorch weights again with convert.py."
+            f"or {again}."
         )
     try:
         values = json.loads(described.read_text(encoding="utf-8"))
@@ -356,10 +358,6 @@ def _assign(parameters: Mapping[str, typing.Any], arrays: Mapping[str, np.ndarra
         parameter.set_data(ms.Tensor(arrays[name]))
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0]
-
-
 def _describe(array: typing.Any) -> str:
     return f"{tuple(array.shape)} {str(array.dtype).removeprefix('torch.')}"
 
@@ -367,26 +365,3 @@ def _describe(array: typing.Any) -> str:
 def _check_suffix(path: Path, suffixes: tuple[str, ...]) -> None:
     if path.suffix not in suffixes:
         raise InputError(f"{path} must end in {' or '.join(suffixes)}, but ends in '{path.suffix}'.")
-
-
-def _write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    try:
-        if path.suffix == ".safetensors":
-            safetensors.numpy.save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, path)
-            return
-        import mindspore as ms
-
-        ms.save_checkpoint([{"name": name, "data": ms.Tensor(array)} for name, array in arrays.items()], str(path))
-    except (safetensors.SafetensorError, RuntimeError) as error:  # how they report a full disk
-        raise OSError(_first_line(error)) from error
-
-
-def _read_arrays(path: Path) -> dict[str, np.ndarray]:
-    try:
-        if path.suffix == ".safetensors":
-            return safetensors.numpy.load_file(path)
-        import mindspore as ms
-
-        return {name: parameter.asnumpy() for name, parameter in ms.load_checkpoint(str(path)).items()}
-    except (safetensors.SafetensorError, OSError, ValueError, RuntimeError, TypeError) as error:
-        raise InputError(f"{path} is not a {path.suffix} weights file: {_first_line(error)}") from error

@@ -43,7 +43,7 @@ def load_network(weights: Weights, engine: str, batch_size: int) -> tuple[Networ
         weights: A file of weights, or an exported .onnx.
         engine: 'mindspore', on the device that `runtime.setup_device` chose, 'onnxruntime', on the CPU, or 'auto', see
             `resolve_engine`.
-        batch_size: People that go through the network at once; an .onnx has its own.
+        batch_size: People that go through the network at once; an .onnx may have its own.
 
     Returns:
         The network and its batch size.
@@ -55,29 +55,30 @@ def load_network(weights: Weights, engine: str, batch_size: int) -> tuple[Networ
     if weights.path.suffix == ".onnx":
         if engine != "onnxruntime":
             raise InputError(f"{weights.path} is an ONNX file: run it with --engine onnxruntime.")
-        return onnx_network(weights.path)
+        network, fixed_batch_size = onnx_network(weights.path)
+        return network, fixed_batch_size or batch_size
     if engine == "mindspore":
         return mindspore_network(load_model(weights), weights.meaning.model), batch_size
-    return _exported(weights, batch_size)
+    return _exported(weights), batch_size
 
 
-def _exported(weights: Weights, batch_size: int) -> tuple[Network, int]:
+def _exported(weights: Weights) -> Network:
     """The network from the cache; where it is not there, or damaged, it is exported, and checked, anew."""
-    cached = _cache_folder() / f"{weights.sha256[:32]}-b{batch_size}-mindspore{ms.__version__}.onnx"
+    cached = _cache_folder() / f"{weights.sha256[:32]}-mindspore{ms.__version__}.onnx"
     try:
-        return onnx_network(cached)
+        return onnx_network(cached)[0]
     except InputError:
         cliff = load_model(weights)
     try:
         prepare_output_dir(cached.parent)
-        export_network(cliff, weights.meaning, cached, "onnx", batch_size)
+        export_network(cliff, weights.meaning, cached, "onnx")
         _forget_oldest(cached.parent)
-        return onnx_network(cached)
+        return onnx_network(cached)[0]
     except InputError:  # no room, or a home that cannot be written
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "cliff.onnx"
-            export_network(cliff, weights.meaning, file, "onnx", batch_size)
-            return onnx_network(file)
+            export_network(cliff, weights.meaning, file, "onnx")
+            return onnx_network(file)[0]
 
 
 def _forget_oldest(folder: Path) -> None:

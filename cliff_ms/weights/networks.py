@@ -53,25 +53,26 @@ def mindspore_network(cliff: CLIFF, config: ModelConfig) -> Network:
     return run
 
 
-def onnx_network(path: Path) -> tuple[Network, int]:
+def onnx_network(path: Path) -> tuple[Network, int | None]:
     """A network run by ONNX Runtime on the CPU.
 
     Args:
         path: An .onnx file that `export_network` wrote.
 
     Returns:
-        The network, and the batch size it was exported for.
+        The network, and the only batch size that it takes; None if it takes any.
 
     Raises:
         InputError: If ONNX Runtime is not installed, or the file is truncated or foreign.
     """
     session = onnx_session(path)
     names = [i.name for i in session.get_inputs()]
+    batch_size = session.get_inputs()[0].shape[0]
 
     def run(*arrays: np.ndarray) -> tuple[np.ndarray, ...]:
         return tuple(session.run(None, dict(zip(names, arrays, strict=True)))[:4])
 
-    return run, session.get_inputs()[0].shape[0]
+    return run, batch_size if isinstance(batch_size, int) else None
 
 
 def onnx_session(path: Path) -> "onnxruntime.InferenceSession":

@@ -1,16 +1,14 @@
 """PyTorch checkpoints to MindSpore arrays and back, one row of names per dialect.
 
 Parameters are matched by name and shape, never by order: the network itself says which names and shapes it expects, a
-dialect only says what PyTorch calls them. Conv and Dense weights have the same layout on both sides. PyTorch is
-imported only here, when a file is read or written.
+dialect only says what PyTorch calls them. Conv and Dense weights have the same layout on both sides. What
+files hold is found in `sources`; PyTorch is imported only in these two, when a file is read or written.
 """
 
 import collections
 import dataclasses
 import functools
 import logging
-import pickle
-import re
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -31,6 +29,7 @@ from cliff_ms.weights.checkpoint import (
     meta_from_dict,
     misfits,
 )
+from cliff_ms.weights.sources import find_state_dict, inside_one_wrapper, read_source, to_float32, to_numpy
 
 log = logging.getLogger("cliff_ms")
 
@@ -107,38 +106,7 @@ def to_mindspore(source: str | Path, dialect: str | None = None) -> tuple[dict[s
     Raises:
         InputError: Unreadable, unsafe, unknown or unsuitable file; missing, extra or misshapen entries by name.
     """
-    return from_torch(read_torch(source), str(source), dialect)
-
-
-def read_torch(path: str | Path) -> typing.Any:
-    """Load a PyTorch file on the CPU without running anything in it.
-
-    Args:
-        path: The file.
-
-    Returns:
-        Its content: containers of tensors, NumPy values and plain Python values.
-
-    Raises:
-        InputError: Missing, foreign or truncated file, or one with Python objects other than weights.
-    """
-    torch = optional_module("torch")
-
-    try:
-        file = Path(path).open("rb")
-    except OSError as error:
-        raise InputError(f"Cannot read {path}: {error.strerror or error}.") from error
-    try:
-        with file, torch.serialization.safe_globals(_harmless_globals()):
-            return torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # foreign bytes make an unpickler raise anything
-        found = re.search(r"GLOBAL ([\w.]+)", str(error)) if isinstance(error, pickle.UnpicklingError) else None
-        if found:
-            raise InputError(
-                f"{path} is refused: it holds the Python object {found[1]}, which is no weight and could run code when "
-                "loaded; save only the state dict with PyTorch and convert that."
-            ) from error
-        raise InputError(f"{path} is not a PyTorch weights file, or it is truncated or damaged.") from error
+    return from_torch(read_source(source), str(source), dialect)
 
 
 def from_torch(
@@ -147,7 +115,7 @@ def from_torch(
     """Convert the content of a PyTorch checkpoint.
 
     Args:
-        content: A state dict, or a dict that holds one under 'model' or 'state_dict'.
+        content: A state dict, or dicts that hold one under 'model', 'state_dict' or another usual name.
         where: The file, for messages and for the origin.
         dialect: As for `to_mindspore`.
 
@@ -157,27 +125,30 @@ def from_torch(
     Raises:
         InputError: As `to_mindspore`.
     """
-    state = _state_dict(content, where)
-    _refuse_unsuitable(state, where)
-    dialect, meta = _recognise(content, state, where, dialect)
+    found = find_state_dict(content, where)
+    _refuse_unsuitable(found.entries, where)
+    dialect, meta = _recognise(content, found.entries, where, dialect)
     rules = DIALECTS[dialect]
     expected = parameter_shapes(meta.model, meta.part)
     ours = {_torch_name(name, rules): name for name in expected}
     shapes = {theirs: expected[ours[theirs]] for theirs in ours}
     if dialect == "hmr":
         shapes[_FC1] = (shapes[_FC1][0], shapes[_FC1][1] - _BBOX_SIZE)
+    state = inside_one_wrapper(found, ours, where)
     state = {key: value for key, value in state.items() if not key.startswith(rules.ignored)}
     tracked = _take_tracked(state, ours, where)
+    state |= to_float32(state, ours, where)
     problems = misfits(shapes, state)
     if problems:
         raise InputError(f"{where}, read as {rules.title} {meta.model.encoder}, does not fit that network: {problems}.")
-    arrays = {ours[key]: np.ascontiguousarray(state[key].detach().numpy()) for key in ours}
+    arrays = {name: state[key] for key, name in ours.items()}
     if dialect == "hmr":
         feature_size = shapes[_FC1][1] - _STATE_SIZE
         arrays[ours[_FC1]] = np.insert(arrays[ours[_FC1]], [feature_size] * _BBOX_SIZE, 0, axis=1)
     if rules.note:
         log.warning("%s: %s", rules.title, rules.note)
-    return arrays, dataclasses.replace(meta, num_batches_tracked=tracked)
+    origin = f"{meta.origin} (averaged: {found.averaged})" if found.averaged else meta.origin
+    return arrays, dataclasses.replace(meta, origin=origin, num_batches_tracked=tracked)
 
 
 def to_torch(arrays: Mapping[str, np.ndarray], meta: WeightsMeta, dialect: str | None = None) -> dict[str, typing.Any]:
@@ -262,44 +233,27 @@ def parameter_shapes(model: ModelConfig, part: str) -> dict[str, tuple[int, ...]
     return shapes if part == "model" else encoder_entries(shapes)
 
 
+def recognise_encoder(shapes: Mapping[str, tuple[int, ...]], prefix: str) -> tuple[str | None, float]:
+    """Tell an encoder that reads pixels by its names.
+
+    Args:
+        shapes: Name -> shape, of MindSpore or PyTorch.
+        prefix: Of the encoder's names.
+
+    Returns:
+        'hr48', 'res50', 'res18' or None, and its width.
+    """
+    encoder = next((e for e, mark in _ENCODER_MARKS.items() if _has(shapes, prefix + mark)), None)
+    first = shapes.get(f"{prefix}conv1.weight", ())
+    return encoder, first[0] / 64 if encoder == "res18" and first else 1.0
+
+
 def _torch_name(name: str, dialect: Dialect) -> str:
     module, _, leaf = name.rpartition(".")
     name = f"{module}.{_BATCH_NORM.get(leaf, leaf)}"
     if name.startswith(ENCODER_PREFIX):
         return dialect.encoder + name.removeprefix(ENCODER_PREFIX)
     return dialect.head + name.removeprefix("regressor.")
-
-
-def _harmless_globals() -> list[tuple[typing.Any, str]]:
-    """NumPy scalars and arrays, as trainers store them beside the weights (epoch, best error)."""
-    multiarray = np.core.multiarray
-    kinds = [type(np.dtype(code)) for code in "?bBhHiIlLqQefd"]
-    named = [(kind, f"numpy.dtypes.{kind.__name__}") for kind in kinds] + [
-        (np.dtype, "numpy.dtype"),
-        (np.ndarray, "numpy.ndarray"),
-    ]
-    for package in ("numpy.core", "numpy._core"):  # as NumPy 1 and 2 call it
-        named.append((multiarray.scalar, f"{package}.multiarray.scalar"))
-        named.append((multiarray._reconstruct, f"{package}.multiarray._reconstruct"))
-    return named
-
-
-def _state_dict(content: typing.Any, where: str) -> dict[str, typing.Any]:
-    torch = optional_module("torch")
-
-    state = content
-    for key in ("model", "state_dict"):
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            state = content[key]
-    if not isinstance(state, dict) or not state or not all(isinstance(v, torch.Tensor) for v in state.values()):
-        shown = ", ".join(map(str, list(state)[:5])) if isinstance(state, dict) else type(state).__name__
-        raise InputError(
-            f"{where} holds no state dict of tensors, alone or under 'model' or 'state_dict'; found: {shown}."
-        )
-    stripped = {str(key).removeprefix(_MODULE_PREFIX): value for key, value in state.items()}
-    if len(stripped) != len(state):
-        raise InputError(f"{where} holds some entries twice, with and without the prefix '{_MODULE_PREFIX}'.")
-    return stripped
 
 
 def _refuse_unsuitable(state: Mapping[str, typing.Any], where: str) -> None:
@@ -329,10 +283,10 @@ def _recognise(
         return "official", meta_from_dict(content[_OWN_KEY], where)
     for name in DIALECTS if dialect is None else (dialect,):
         rules = DIALECTS[name]
-        encoder = next((e for e, mark in _ENCODER_MARKS.items() if _has(state, rules.encoder + mark)), None)
+        encoder, width = recognise_encoder({key: tuple(value.shape) for key, value in state.items()}, rules.encoder)
         headed = rules.head is None or any(_has(state, rules.head + part) for part in _HEAD_PARTS)
         if encoder and headed:
-            model = dataclasses.replace(rules.model, encoder=encoder)
+            model = dataclasses.replace(rules.model, encoder=encoder, width=width)
             origin = f"{rules.title} {encoder}, {Path(where).name}" + (f" ({rules.note})" if rules.note else "")
             return name, WeightsMeta(model, origin, part="encoder" if rules.head is None else "model")
     titles = "; ".join(d.title for d in DIALECTS.values()) if dialect is None else DIALECTS[dialect].title
@@ -341,21 +295,31 @@ def _recognise(
     )
 
 
-def _has(state: Mapping[str, typing.Any], prefix: str) -> bool:
-    return any(key.startswith(prefix) for key in state)
+def _has(entries: Mapping[str, typing.Any], prefix: str) -> bool:
+    return any(key.startswith(prefix) for key in entries)
 
 
 def _take_tracked(state: dict[str, typing.Any], ours: Mapping[str, str], where: str) -> dict[str, int]:
-    """Remove the BatchNorm counters from `state`: those of modules that the network has, 0-d int64."""
-    counts = {}
+    """Remove the BatchNorm counters from `state`: those of modules that the network has.
+
+    Counters that were cast to floats with the weights may have been rounded; nothing here reads them.
+    """
+    counts, left_out = {}, 0
     for key in [key for key in state if key.endswith("." + _TRACKED)]:
         module = key.removesuffix("." + _TRACKED)
         if f"{module}.running_mean" not in ours:
             continue  # left in place, it is reported as extra
-        tensor = state.pop(key)
-        if tensor.shape or str(tensor.dtype) != "torch.int64":
-            raise InputError(f"{where}: {key} must be one int64 number, but is {tuple(tensor.shape)} {tensor.dtype}.")
-        counts[ours[f"{module}.running_mean"].rpartition(".")[0]] = int(tensor)
+        count = to_numpy(state.pop(key), key, where)
+        if count.shape:
+            raise InputError(f"{where}: {key} must be one number, but is {count.shape} {count.dtype}.")
+        if count.dtype.kind == "i":
+            counts[ours[f"{module}.running_mean"].rpartition(".")[0]] = int(count)
+        else:
+            left_out += 1
+    if left_out:
+        log.info(
+            "%s: %d counters of BatchNorms are no integers, so perhaps rounded, and were left out.", where, left_out
+        )
     if not counts:
         return {}
     common = collections.Counter(counts.values()).most_common(1)[0][0]

@@ -210,7 +210,7 @@ def test_wrong_file_is_refused(tmp_path, name, said):
 
 
 def test_foreign_content_with_a_matching_side_car_is_refused(path, monkeypatch):
-    monkeypatch.setattr(checkpoint, "_write_arrays", lambda target, arrays: target.write_bytes(b"junk" * 99))
+    monkeypatch.setattr(checkpoint, "write_arrays", lambda target, arrays: target.write_bytes(b"junk" * 99))
     save_weights(path, {}, META)
     with pytest.raises(InputError, match=f"is not a {path.suffix} weights file"):
         _ = load_weights(path).arrays
@@ -234,7 +234,7 @@ def test_disk_failure_leaves_the_previous_pair(path, monkeypatch):
         target.with_name("left-over").write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, "_write_arrays", fail)
+    monkeypatch.setattr(checkpoint, "write_arrays", fail)
     with pytest.raises(InputError, match="No space left on device"):
         save_weights(path, random_arrays(Net(), 1), META)
     assert sorted(path.parent.iterdir()) == [path, side_car(path)]
