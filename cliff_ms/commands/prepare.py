@@ -9,9 +9,11 @@ import inspect
 from pathlib import Path
 from typing import Any
 
+from cliff_ms.data.annotation_files import load_annotations, save_annotations
 from cliff_ms.data.label_report import check_labels
 from cliff_ms.data.readers import DATASETS
 from cliff_ms.data.readers.prepare import PrepareJob, prepare
+from cliff_ms.io.files import check_not_overwritten
 
 _OPTIONS: dict[str, dict[str, Any]] = {
     "body_dir": {"type": Path, "help": "folder with SMPL_MALE.pkl, SMPL_FEMALE.pkl, J_regressor_extra.npy"},
@@ -63,6 +65,7 @@ def parse_args() -> argparse.Namespace:
     check = verbs.add_parser("check", description=text)
     check.add_argument("file", type=Path, help="any annotation file that train.py, eval.py and annotate.py read")
     check.add_argument("--image_dir", type=Path, help="folder of the pictures, to look at them too")
+    check.add_argument("--output", type=Path, help="npz to write what is taken to, in the form that opens at once")
     check.add_argument("--decode", action="store_true", help="decode every picture to its end")
     return parser.parse_args()
 
@@ -71,8 +74,13 @@ def main() -> int:
     """Prepare, and say what was kept."""
     args = parse_args()
     if args.dataset == "check":
+        if args.output:
+            check_not_overwritten(args.output, {"FILE": args.file})
         report, usable = check_labels(args.file, args.image_dir, args.decode)
         print(report)
+        if usable and args.output:
+            save_annotations(args.output, load_annotations(args.file))
+            print(f"wrote {args.output}")
         return 0 if usable else 2
     dataset = DATASETS[args.dataset]
     options = {option: vars(args)[option] for option in dataset.options}

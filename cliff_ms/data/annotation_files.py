@@ -13,8 +13,11 @@ square, cliffGT's are 4:3: the height is taken as it is in either case, and the 
 network's input.
 """
 
+import logging
+import zipfile
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy.spatial.transform import Rotation
@@ -23,6 +26,7 @@ from cliff_ms.data.annotations import PIXELS_PER_SCALE, Annotations, to_scale
 from cliff_ms.data.label_checks import Findings, examine, without_bad_rows
 from cliff_ms.io.errors import InputError
 from cliff_ms.io.files import atomic_path, normalise_name, read_json, read_npz, require_file
+from cliff_ms.io.mapped import digest_of_members, map_npz
 from cliff_ms.keypoints import JOINT_SETS, SMPL24, SPIN24
 
 # Attribute -> key in files.
@@ -35,7 +39,11 @@ _KEY_OF = {
 _KEYS = {*_KEY_OF.values(), "pose_cam", "trans_cam", "cam_ext", "cam_int", "gtkps"}
 NUM_BETAS = 10
 _GENDERS = {"male": "m", "female": "f", "neutral": "n", "m": "m", "f": "f", "n": "n"}
+_CHECKED, _CHECKS = "checked", 1  # key of the mark that a file was checked, and the version of the checks
+_MANY = 100_000  # rows, from which on reading them takes seconds
 _SMPLX_POSE = 165  # numbers of a SMPL-X pose: body, jaw, eyes and hands
+
+log = logging.getLogger("cliff_ms")
 
 
 def load_annotations(path: str | Path, extras: Iterable[str] = ()) -> Annotations:
@@ -46,13 +54,20 @@ def load_annotations(path: str | Path, extras: Iterable[str] = ()) -> Annotation
         extras: Further keys of an npz to read, as far as they are there; their values are not checked.
 
     Returns:
-        The annotations, every value finite (but for an unknown focal length).
+        The annotations, every value finite (but for an unknown focal length); not to be changed in place.
 
     Raises:
         InputError: Missing, damaged or foreign file, SMPL-X bodies, no rows, labels in other units, axes or orders, or
             more than one bad row in twenty; the message names the file, the key and the first such row.
     """
-    return without_bad_rows(*read_annotations(path, extras), path)
+    path, extras = require_file(path, "Annotation file"), tuple(extras)
+    mapped = _map_checked(path, extras)
+    if mapped is not None:
+        return mapped
+    known = without_bad_rows(*read_annotations(path, extras), path)
+    if len(known) >= _MANY:
+        log.info("%s: `prepare.py check` with --output makes a file of it that opens at once", path)
+    return known
 
 
 def read_annotations(path: str | Path, extras: Iterable[str] = ()) -> tuple[Annotations, Findings]:
@@ -82,6 +97,9 @@ def read_annotations(path: str | Path, extras: Iterable[str] = ()) -> tuple[Anno
 def save_annotations(path: str | Path, annotations: Annotations) -> None:
     """Write annotations as our own npz, under a temporary name that is then renamed.
 
+    If nothing is wrong with them the file says so, of these very arrays: `load_annotations` then takes them as views of
+    the file, without looking at the labels again.
+
     Args:
         path: Name that ends in '.npz'.
         annotations: What `load_annotations` will give again.
@@ -89,8 +107,35 @@ def save_annotations(path: str | Path, annotations: Annotations) -> None:
     Raises:
         InputError: If the folder cannot be written.
     """
+    findings = Findings()
+    known = _from_spin(_Columns(Path(path), to_arrays(annotations), findings))
+    known.extras.update(annotations.extras)
+    examine(known, findings)
     with atomic_path(path) as temporary:
-        np.savez_compressed(temporary, **to_arrays(annotations))
+        np.savez(temporary, **to_arrays(known))
+        if not (findings.wrong or findings.bad):
+            with zipfile.ZipFile(temporary, "a") as archive, archive.open(f"{_CHECKED}.npy", "w") as member:
+                np.save(member, np.array(_checked_mark(temporary)))
+
+
+def _checked_mark(path: Path) -> str:
+    return f"{_CHECKS};{digest_of_members(path, _CHECKED)}"
+
+
+def _map_checked(path: Path, extras: Iterable[str]) -> Annotations | None:
+    """The rows of a file that `save_annotations` found nothing wrong with, if nobody has changed it since."""
+    arrays = map_npz(path, {*_KEY_OF.values(), *extras, _CHECKED})
+    if arrays is None or str(arrays.get(_CHECKED)) != _checked_mark(path):
+        return None
+    columns: dict[str, Any] = {name: arrays.get(key) for name, key in _KEY_OF.items()}
+    columns["size"] = _size(arrays["scale"])
+    if columns["input_joint_set"] is not None:
+        columns["input_joint_set"] = str(columns["input_joint_set"])
+    return Annotations(**columns, extras={key: arrays[key] for key in extras if key in arrays})
+
+
+def _size(scale: np.ndarray) -> np.ndarray:
+    return scale.astype(np.float32) * PIXELS_PER_SCALE
 
 
 def to_arrays(annotations: Annotations) -> dict[str, np.ndarray]:
@@ -292,7 +337,7 @@ def _bedlam_keypoints(columns: _Columns) -> np.ndarray | None:
 
 def _checked(columns: _Columns, **values: np.ndarray | str | None) -> Annotations:
     """Check what all files have."""
-    size = columns.get("scale") * PIXELS_PER_SCALE
+    size = _size(columns.get("scale"))
     columns.check("scale", ~(size <= 0), "must be positive")
     gender = columns.words("gender")
     if gender is not None:

@@ -8,7 +8,7 @@ import numpy as np
 from cliff_ms.config import Config
 from cliff_ms.data.batching import Batch, collate, filled_batches
 from cliff_ms.data.crop import normalize_keypoints
-from cliff_ms.data.occlusion import load_occluders
+from cliff_ms.data.occlusion import drawn_occluders, load_occluders
 from cliff_ms.data.source import Source
 from cliff_ms.io.errors import InputError
 
@@ -41,7 +41,7 @@ class TrainDataset:
     """
 
     def __init__(self, config: Config, rank: int = 0, world_size: int = 1) -> None:
-        occluders = load_occluders(config.augment.occluders) if config.augment.occluders else []
+        occluders = load_occluders(config.augment.occluders) if config.augment.occluders else drawn_occluders()
         known = config.data.focal_length == "known"
         self._sources = [
             Source(source, config.model, f"data.train[{k}]", config.augment, occluders, known)

@@ -1,8 +1,9 @@
 """Synthetic occlusion: things pasted over the crop (Sarandi et al., ECCV 2018 PoseTrack workshop).
 
-Theirs are objects cut out of Pascal VOC; without a folder of such cut-outs, textured shapes are drawn on the fly.
+Theirs are objects cut out of Pascal VOC; without a folder of such cut-outs, there are textured shapes, drawn once.
 """
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from cliff_ms.io.images import quiet_opencv
 _MAX_COUNT = 8
 _SIDES = (0.1, 0.6)  # longer side of an occluder relative to the crop's shorter one
 _STORED_SIDE = 256  # px; cut-outs are not kept larger
+_DRAWN, _DRAWN_SIDE = 256, 160  # shapes, and px; as large as an occluder of the largest crop that is common gets
 _FOLDER_SUFFIXES = (".png", ".webp", ".tif", ".tiff")
 
 
@@ -39,13 +41,20 @@ def load_occluders(folder: str | Path) -> list[np.ndarray]:
     return [_read_cutout(path) for path in paths]
 
 
+@functools.cache
+def drawn_occluders() -> list[np.ndarray]:
+    """Shapes to use instead, (160, 160, 4) uint8 RGBA each; the same in every process."""
+    rng = np.random.default_rng(0)
+    return [draw_shape(rng, _DRAWN_SIDE) for _ in range(_DRAWN)]
+
+
 def occlude(crop: np.ndarray, rng: np.random.Generator, occluders: Sequence[np.ndarray]) -> np.ndarray:
     """Paste one to eight occluders at random places and sizes.
 
     Args:
         crop: (h, w, 3) uint8 RGB; not changed.
         rng: Source of randomness.
-        occluders: Cut-outs to choose from; with none, shapes are drawn.
+        occluders: Cut-outs to choose from.
 
     Returns:
         (h, w, 3) uint8 RGB.
@@ -54,10 +63,7 @@ def occlude(crop: np.ndarray, rng: np.random.Generator, occluders: Sequence[np.n
     shorter = min(crop.shape[:2])
     for _ in range(rng.integers(1, _MAX_COUNT + 1)):
         side = rng.uniform(*_SIDES) * shorter
-        if occluders:
-            cutout = _scaled(occluders[rng.integers(len(occluders))], side)
-        else:
-            cutout = draw_shape(rng, max(int(side), 2))
+        cutout = _scaled(occluders[rng.integers(len(occluders))], side)
         _paste(crop, cutout, rng.uniform(size=2) * crop.shape[:2])
     return crop
 
@@ -113,10 +119,14 @@ def _paste(crop: np.ndarray, cutout: np.ndarray, center: np.ndarray) -> None:
     top, left = (int(c - s / 2) for c, s in zip(center, cutout.shape[:2], strict=True))
     y0, x0 = max(top, 0), max(left, 0)
     y1, x1 = min(top + cutout.shape[0], crop.shape[0]), min(left + cutout.shape[1], crop.shape[1])
-    part = cutout[y0 - top : y1 - top, x0 - left : x1 - left].astype(np.float32)
-    alpha = part[..., 3:] / 255
+    if y0 >= y1 or x0 >= x1:
+        return
+    *colours, alpha = cv2.split(cutout[y0 - top : y1 - top, x0 - left : x1 - left])
+    over, alpha = cv2.merge(colours), cv2.merge([alpha] * 3)
     under = crop[y0:y1, x0:x1]
-    under[:] = under * (1 - alpha) + part[..., :3] * alpha + 0.5
+    under[:] = cv2.add(
+        cv2.multiply(under, cv2.bitwise_not(alpha), scale=1 / 255), cv2.multiply(over, alpha, scale=1 / 255)
+    )
 
 
 def _scaled(cutout: np.ndarray, side: float) -> np.ndarray:

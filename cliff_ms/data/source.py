@@ -1,6 +1,7 @@
 """One annotation file and its pictures: a row of it to the arrays of a sample."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -55,7 +56,8 @@ class Source:
         self.path = config.annotations
         self.annotations = load_annotations(config.annotations)
         if not known_focal_length:
-            self.annotations.focal_length.fill(np.nan)
+            unknown = np.full_like(self.annotations.focal_length, np.nan)
+            self.annotations = replace(self.annotations, focal_length=unknown)
         self.reads_pixels = not model.reads_keypoints
         self._model = model
         self._image_dir = Path(config.image_dir)
@@ -67,8 +69,9 @@ class Source:
         for name in ("input_keypoints", "img_hw"):
             if getattr(self.annotations, name) is None:
                 raise InputError(f"Annotation file '{self.path}': key '{name}' is missing; a keypoint model needs it.")
-        keypoints = (self.annotations.input_keypoints, self.annotations.input_joint_set, model.joint_set)
-        self._keypoints = convert_keypoints(*keypoints)
+        self._keypoints = self.annotations.input_keypoints
+        if self.annotations.input_joint_set != model.joint_set:
+            self._keypoints = convert_keypoints(self._keypoints, self.annotations.input_joint_set, model.joint_set)
 
     def __len__(self) -> int:
         return len(self.annotations)

@@ -1,11 +1,13 @@
 """Every kind of annotation file into the one schema; what is wrong in one is named by file, row and key."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+from cliff_ms.data import annotation_files
 from cliff_ms.data.annotation_files import load_annotations, save_annotations
 from cliff_ms.data.annotations import Annotations, concatenate
 from cliff_ms.io.errors import InputError
@@ -155,6 +157,35 @@ def test_own_files_come_back_as_they_were(tmp_path):
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
     with np.load(tmp_path / "own.npz") as file:
         np.testing.assert_array_equal(first.box_height, 200 * file["scale"])
+
+
+def test_own_files_are_views_until_somebody_changes_them(tmp_path, monkeypatch):
+    first = load_annotations(write(tmp_path, cliffgt_arrays()), ["annot_id"])
+    own = tmp_path / "own.npz"
+    save_annotations(own, first)
+    reads = []
+    monkeypatch.setattr(annotation_files, "examine", lambda known, findings: reads.append(len(known)))
+    mapped = load_annotations(own, ["annot_id"])
+    assert not reads and not mapped.keypoints2d.flags.owndata and not mapped.keypoints2d.flags.writeable
+    assert_same(mapped, first)
+    with np.load(own) as file:
+        arrays = {key: file[key] for key in file.files}
+    arrays["S"] = arrays["S"] * 2
+    np.savez(own, **arrays)  # the mark is still there, but of other arrays
+    assert load_annotations(own).keypoints3d[0, 0, 0] == 2 * first.keypoints3d[0, 0, 0] and reads == [COUNT]
+    save_annotations(own, first)
+    data = bytearray(own.read_bytes())
+    data[data.index(first.pose.tobytes()) + 7] ^= 1
+    own.write_bytes(data)
+    with pytest.raises(InputError, match="own.npz' is damaged"):
+        load_annotations(own)
+
+
+def test_what_is_wrong_is_not_marked_as_checked(tmp_path):
+    first = load_annotations(write(tmp_path, cliffgt_arrays()))
+    save_annotations(tmp_path / "own.npz", replace(first, keypoints3d=1000 * first.keypoints3d))
+    with pytest.raises(InputError, match="'S' must be in m"):
+        load_annotations(tmp_path / "own.npz")
 
 
 def test_rows_are_taken_and_put_together(tmp_path):

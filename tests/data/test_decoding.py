@@ -84,7 +84,8 @@ def test_occluders_hide_some_of_the_crop_and_follow_the_seed():
     crop = np.full((128, 96, 3), 100, np.uint8)
     hidden = []
     for seed in range(60):
-        first, again = (occlusion.occlude(crop, np.random.default_rng(seed), []) for _ in range(2))
+        shapes = occlusion.drawn_occluders()
+        first, again = (occlusion.occlude(crop, np.random.default_rng(seed), shapes) for _ in range(2))
         np.testing.assert_array_equal(first, again)
         hidden.append((first != crop).any(-1).mean())
     assert (crop == 100).all() and 0 < min(hidden) and max(hidden) < 0.95 and 0.1 < np.mean(hidden) < 0.5

@@ -161,6 +161,9 @@ def test_check_lists_rows_and_pictures(people, tmp_path, capsys, monkeypatch):
     assert f"{len(rows)} bad: the picture is not there: rows {rows[0]}" in report
     rows = [row for row, name in enumerate(names) if name == names[cut]]
     assert f"{len(rows)} bad: the picture is a damaged JPEG" in report and f"photographed: rows {rows[0]}" in report
+    code, report = check("--output", str(tmp_path / "good.npz"))
+    good = load_annotations(tmp_path / "good.npz")
+    assert code == 0 and len(good) == len(names) - 4 and not good.left_out and not good.pose.flags.writeable
     arrays["S"] *= 1000
     write(tmp_path, arrays)
     code, report = check()
