@@ -1,6 +1,7 @@
 """What the command-line verbs share: the common arguments, exit codes, one-sentence errors."""
 
 import argparse
+import io
 import logging
 import math
 import sys
@@ -70,6 +71,8 @@ def run(main: Callable[[], int | None]) -> None:
 
     0 for success, 1 for a failure, 2 for bad input (argparse uses the same), 130 when interrupted.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a file name need not be text
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
         code = main() or 0

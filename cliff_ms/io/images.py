@@ -5,7 +5,7 @@ import logging
 import re
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import cv2
@@ -17,6 +17,15 @@ from cliff_ms.io.files import atomic_path, require_file
 
 _NAMES_SHOWN = 5
 IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+
+_JPEG = b"\xff\xd8\xff"  # how one starts
+# The same of JPEG, PNG, BMP, TIFF, PNM and JPEG 2000 files.
+_SIGNATURES = (
+    _JPEG, b"\x89PNG", b"BM", b"II*\0", b"MM\0*", *(b"P%d" % k for k in range(1, 7)), b"\0\0\0\x0cjP  ",
+)  # fmt: skip
+_JPEG_END, _MORE = b"\xff\xd9", b"\x55\xaa" * 256
+_MAX_PIXELS = 1 << 30  # what OpenCV decodes
+_ORIENTATION = 0x0112  # EXIF's tag
 
 log = logging.getLogger("cliff_ms")
 _lock = threading.Lock()
@@ -86,15 +95,16 @@ def is_image(path: Path) -> bool:
                 return not getattr(image, "is_animated", False)
     except (OSError, SyntaxError):  # whoever reads it says why not
         return False
-    return _is_heic(head) or cv2.haveImageReader(str(path))
+    return _is_heic(head) or head.startswith(_SIGNATURES) or _is_webp(head)
 
 
 def read_image(path: str | Path) -> np.ndarray:
     """Read an image.
 
-    Grey becomes three equal channels and 16 bits become 8 (v / 257, rounded). The EXIF orientation of JPEG, PNG and
-    TIFF files is applied. An alpha channel is dropped: files store colours that are not multiplied by it, so a cut-out
-    person keeps her colours up to the soft edge, and the pixels are those the published networks were run on.
+    Grey becomes three equal channels and 16 bits become 8 (v / 257, rounded). The EXIF orientation is applied. A JPEG
+    that lacks its end marker, but no pixels, is taken. An alpha channel is dropped: files store colours that are not
+    multiplied by it, so a cut-out person keeps her colours up to the soft edge, and the pixels are those the published
+    networks were run on.
 
     Args:
         path: JPEG, PNG, BMP, WebP, TIFF or GIF (its first picture), recognised by content.
@@ -103,15 +113,10 @@ def read_image(path: str | Path) -> np.ndarray:
         (H, W, 3) uint8 RGB.
 
     Raises:
-        InputError: If the file is missing, a folder, empty, truncated, or no image that can be read.
+        InputError: If the file is missing, a folder, empty, truncated, too large, or no image that can be read.
     """
     path = require_file(path, "Image")
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"Image '{path}' cannot be read: {error.strerror}.") from error
-    if _is_truncated(data):
-        raise InputError(f"Image '{path}' is truncated: its end is missing; copy or download it again.")
+    data = _whole(path)
     if _is_heic(data):
         raise InputError(f"Image '{path}' is a HEIC or AVIF file, which is not supported; save it as JPEG or PNG.")
     if data.startswith(b"GIF8"):
@@ -122,11 +127,14 @@ def read_image(path: str | Path) -> np.ndarray:
         except cv2.error:
             image = None
     if image is None:
+        _refuse_too_large(path, data)
         raise InputError(f"File '{path}' is damaged or not an image: JPEG, PNG, BMP, WebP or TIFF was expected.")
     if image.dtype == np.uint16:
         image = ((image.astype(np.uint32) + 128) // 257).astype(np.uint8)
     if image.dtype != np.uint8:
         raise InputError(f"Image '{path}' holds {image.dtype} values; save it with 8 or 16 bits per channel.")
+    if _is_webp(data):
+        image = _turned(image, data)
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
@@ -165,6 +173,37 @@ def _is_heic(data: bytes) -> bool:
     return data[4:8] == b"ftyp" and data[8:12] in (b"heic", b"heix", b"mif1", b"avif")
 
 
+def _is_webp(data: bytes) -> bool:
+    return data.startswith(b"RIFF") and data[8:12] == b"WEBP"
+
+
+def _turned(image: np.ndarray, data: bytes) -> np.ndarray:
+    """A WebP image as its EXIF says it is to be shown, which OpenCV does for other kinds."""
+    with suppress(OSError, SyntaxError, ValueError), Image.open(io.BytesIO(data)) as opened:
+        orientation = opened.getexif().get(_ORIENTATION, 1)
+        if orientation in range(5, 9):  # lies on its side
+            image = image.swapaxes(0, 1)
+        if orientation in (2, 3, 6, 7):
+            image = image[:, ::-1]
+        if orientation in (3, 4, 7, 8):
+            image = image[::-1]
+    return np.ascontiguousarray(image)
+
+
+def _refuse_too_large(path: Path, data: bytes) -> None:
+    size = ""
+    try:
+        with Image.open(io.BytesIO(data)) as opened:
+            if opened.width * opened.height <= _MAX_PIXELS:
+                return
+            size = f" ({opened.width} x {opened.height})"
+    except Image.DecompressionBombError:  # Pillow, too, has a limit
+        pass
+    except (OSError, SyntaxError, ValueError):
+        return
+    raise InputError(f"Image '{path}' is too large{size}: at most 2^30 pixels can be decoded; make it smaller.")
+
+
 def _read_gif(path: Path, data: bytes) -> np.ndarray:
     """By Pillow: OpenCV's wheels have no GIF."""
     try:
@@ -174,15 +213,38 @@ def _read_gif(path: Path, data: bytes) -> np.ndarray:
         raise InputError(f"Image '{path}' is a damaged GIF ({error}); copy or download it again.") from None
 
 
+def _whole(path: Path) -> bytes:
+    """What a file holds, its end included."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"Image '{path}' cannot be read: {error.strerror}.") from error
+    if data.startswith(_JPEG) and not _jpeg_has_end(data):
+        data = _with_end(data)
+    if _is_truncated(data):
+        raise InputError(f"Image '{path}' is truncated: its end is missing; copy or download it again.")
+    return data
+
+
 def _is_truncated(data: bytes) -> bool:
     """Whether a JPEG lacks its end marker, a PNG its last chunk, or a WebP some of the length it states."""
-    if data.startswith(b"\xff\xd8\xff"):
+    if data.startswith(_JPEG):
         return not _jpeg_has_end(data)
     if data.startswith(b"\x89PNG"):
         return b"IEND\xaeB`\x82" not in data
-    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
+    if _is_webp(data):
         return len(data) < 8 + int.from_bytes(data[4:8], "little")
     return False
+
+
+def _with_end(data: bytes) -> bytes:
+    """A JPEG with an end marker, if that is all it lacks, as of some cameras: more coded pixels would change none."""
+    data = data.rstrip(b"\0")  # of a download that ended before the length that was known
+    shown, with_more = (
+        cv2.imdecode(np.frombuffer(data + more + _JPEG_END, np.uint8), cv2.IMREAD_COLOR) for more in (b"", _MORE)
+    )
+    whole = shown is not None and with_more is not None and np.array_equal(shown, with_more)
+    return data + _JPEG_END if whole else data
 
 
 def _jpeg_has_end(data: bytes) -> bool:

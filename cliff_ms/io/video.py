@@ -67,11 +67,11 @@ class VideoReader:
         self._is_mp4 = _is_mp4(self.path)
         if self._is_mp4 and _mp4_is_truncated(self.path):
             raise InputError(f"Video '{path}' is truncated: its end is missing; copy or download it again.")
-        with quiet_opencv():
+        with quiet_opencv(), _name_for_opencv(self.path) as name:
             if threads is None:
-                self._capture = cv2.VideoCapture(str(path))
+                self._capture = cv2.VideoCapture(name)
             else:
-                self._capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, threads])
+                self._capture = cv2.VideoCapture(name, cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, threads])
         if not self._capture.isOpened():
             raise InputError(f"File '{path}' is damaged or not a video; expected one of {', '.join(VIDEO_EXTENSIONS)}.")
         # Off unless asked for in OpenCV 4.11: without it a portrait video of a phone lies on its side.
@@ -178,12 +178,22 @@ class VideoWriter:
         self._write(cv2.copyMakeBorder(image_rgb, 0, self._pad_hw[0], 0, self._pad_hw[1], cv2.BORDER_REPLICATE))
 
 
+@contextmanager
+def _name_for_opencv(path: Path) -> Iterator[str]:
+    """OpenCV crashes at a name that is not UTF-8; an open file has another."""
+    if os.fsencode(path).decode(errors="replace") == str(path):
+        yield str(path)
+        return
+    with path.open("rb") as file:
+        yield f"/dev/fd/{file.fileno()}"
+
+
 def _can_decode(path: Path) -> bool:
     with path.open("rb") as file:
         if b"\0" not in file.read(1024):  # text, which FFmpeg would show as a terminal does
             return False
-    with quiet_opencv():
-        capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
+    with quiet_opencv(), _name_for_opencv(path) as name:
+        capture = cv2.VideoCapture(name, cv2.CAP_FFMPEG)
         try:
             return capture.isOpened() and capture.read()[0]
         finally:

@@ -1,6 +1,8 @@
 """demo.py, convert.py and export.py as a user types them, and the demo's loop on photos and videos."""
 
 import json
+import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +15,7 @@ from PIL import ExifTags, Image
 
 from cliff_ms import load_body
 from cliff_ms.config import ModelConfig
-from cliff_ms.data.detections import Detections, read_boxes, read_keypoints
+from cliff_ms.data.detections import ANY_IMAGE, Detections, read_boxes, read_keypoints
 from cliff_ms.inference import demo
 from cliff_ms.inference.demo import Demo
 from cliff_ms.inference.detectors import Detector, whole_image
@@ -22,7 +24,7 @@ from cliff_ms.inference.predict import Predictor
 from cliff_ms.inference.video import Span, showings
 from cliff_ms.io.images import read_image
 from cliff_ms.io.video import VideoReader, VideoWriter
-from cliff_ms.keypoints import COCO17, SMPL45, index_map
+from cliff_ms.keypoints import COCO17, SMPL45, convert_keypoints, index_map
 from tests.golden import weights
 from tests.paths import ROOT, ZOO
 
@@ -400,3 +402,21 @@ def test_published_weights_from_pytorch_to_people_and_back(tmp_path):
     ckpt.write_bytes(ckpt.read_bytes()[:-100])
     done = verb(*common)
     assert done.returncode == 2 and "truncated" in done.stderr
+
+
+@pytest.mark.slow
+def test_keypoints_in_another_order_are_not_trusted(tmp_path):
+    """Human3.6M's 17 joints have COCO's 51 numbers. The photo's name is no text."""
+    name = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xd5\xd5.jpg"))
+    shutil.copyfile(PEOPLE, name)
+    found = read_keypoints(EXAMPLES / "people_keypoints.json")[ANY_IMAGE]
+    coco = convert_keypoints(found.keypoints, found.joint_set, "coco17")
+    other_order = coco[:, [11, 12, 14, 16, 11, 13, 15, 5, 5, 0, 0, 5, 7, 9, 6, 8, 10]]
+    for joints, trusted in ((coco, True), (other_order, False)):
+        rows = [{"image_id": 1, "keypoints": each.ravel().tolist(), "file_name": name.name} for each in joints]
+        keypoints = tmp_path / "keypoints.json"
+        keypoints.write_text(json.dumps(rows))
+        done = verb("demo.py", name, "--keypoints", keypoints, "--output_dir", tmp_path / "out")
+        assert done.returncode == 0 and ("do not trust person 0 (" not in done.stderr) == trusted, done.stderr
+        arrays = np.load(tmp_path / "out" / f"{name.stem}_cliff.npz")
+        assert (arrays["error_2d"] > 0.1).all() != trusted and (arrays["error_2d"] < 0.03).all() == trusted

@@ -1,11 +1,14 @@
 """Images of every kind come in upright and 8-bit; what is no image is refused in one sentence."""
 
+import io
 import os
 import struct
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from cliff_ms.io import files, images
 from cliff_ms.io.errors import InputError
@@ -89,6 +92,46 @@ def test_half_a_file_is_truncated(put, extension, kept):
     data = encode(extension, NOISE)
     with pytest.raises(InputError, match=r"photo.* is truncated"):
         images.read_image(put("photo" + extension, data[: int(kept * len(data))]))
+
+
+@pytest.mark.parametrize("progressive", [0, 1])
+def test_a_jpeg_may_lack_its_end_marker_but_no_pixels(put, progressive):
+    data = cv2.imencode(".jpg", NOISE, [cv2.IMWRITE_JPEG_PROGRESSIVE, progressive])[1].tobytes()
+    whole = images.read_image(put("whole.jpg", data))
+    for name, cut in (("cut.jpg", data[:-2]), ("filled.jpg", data[:-2] + bytes(100))):
+        np.testing.assert_array_equal(images.read_image(put(name, cut)), whole)
+    with pytest.raises(InputError, match="truncated"):
+        images.read_image(put("shorter.jpg", data[:-12]))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_of_webp_is_applied_as_of_jpeg(put, orientation):
+    picture = np.zeros((16, 32, 3), np.uint8)
+    picture[:8, :8], picture[8:, 24:] = 255, 120
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    turned = {}
+    for kind in ("JPEG", "WEBP"):
+        data = io.BytesIO()
+        Image.fromarray(picture).save(data, kind, exif=exif, quality=100)
+        turned[kind] = images.read_image(put(f"a.{kind}", data.getvalue())).astype(int)
+    assert turned["JPEG"].shape == turned["WEBP"].shape
+    assert np.abs(turned["JPEG"] - turned["WEBP"]).max() < 12
+
+
+def test_a_picture_that_is_too_large_is_called_so(put):
+    picture = Image.new("1", (40_000, 30_000))
+    data = io.BytesIO()
+    picture.save(data, "PNG")
+    with pytest.raises(InputError, match="is too large.*2\\^30 pixels"):
+        images.read_image(put("huge.png", data.getvalue()))
+
+
+def test_names_that_are_no_text(tmp_path):
+    name = os.fsencode(tmp_path) + b"/\xd5\xd5.jpg"
+    Path(os.fsdecode(name)).write_bytes(encode(".jpg", CORNERS))
+    (path,) = images.find_inputs([str(tmp_path)])
+    assert images.is_image(path) and images.read_image(path).shape == CORNERS.shape
 
 
 def test_jpeg_end_marker_is_the_one_of_the_picture(put):
