@@ -4,6 +4,7 @@ import json
 import re
 import sys
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from cliff_ms.body.files import load_body
 from cliff_ms.commands import prepare
 from cliff_ms.data.annotation_files import load_annotations
 from cliff_ms.data.readers import extraction
+from cliff_ms.data.readers import prepare as prepare_module
 from cliff_ms.data.readers.mpi_inf_3dhp import read_calibration
 from cliff_ms.data.readers.prepare import PrepareJob
 from cliff_ms.data.readers.rows import Part, Rows, WholeSetError, collect, summary, to_annotations
@@ -640,3 +642,22 @@ def test_a_missing_package_is_named(tmp_path, monkeypatch, package, dataset):
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(InputError, match=f"'{package}': pip install {package}"):
         run(monkeypatch, root, dataset)
+
+
+def test_rows_that_cannot_be_right_are_left_out_and_counted(tmp_path, monkeypatch):
+    rng, count = np.random.default_rng(0), 30
+    points = np.concatenate([100 + rng.uniform(-40, 40, (count, 24, 2)), np.ones((count, 24, 1))], -1)
+    points[3, 5, 0] = 3e4
+    columns = {"image_names": np.array([f"{k}.jpg" for k in range(count)]), "center": np.full((count, 2), 100.0)}
+    columns |= {"size": np.full(count, 100.0), "keypoints2d": points, "keypoints3d": np.zeros((count, 24, 4))}
+
+    def read(root, split):
+        return [Part("a", lambda: Rows(columns))]
+
+    monkeypatch.setitem(prepare_module.DATASETS, "coco", replace(prepare_module.DATASETS["coco"], read=read))
+    job = PrepareJob("coco", tmp_path, "train", tmp_path / "o.npz", {})
+    assert "left out 1: 'part' has a keypoint more than 10 box heights" in prepare_module.prepare(job)
+    assert len(load_annotations(tmp_path / "o.npz")) == count - 1
+    columns["keypoints3d"] = np.concatenate([rng.normal(0, 300, (count, 24, 3)), np.ones((count, 24, 1))], -1)
+    with pytest.raises(InputError, match="'S' must be in m, .*; is it the data set's own release"):
+        prepare_module.prepare(job)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from cliff_ms.data.annotation_files import save_annotations
 from cliff_ms.data.annotations import Annotations
+from cliff_ms.data.label_checks import Findings, examine
 from cliff_ms.data.readers import DATASETS
 from cliff_ms.data.readers.extraction import extract
 from cliff_ms.data.readers.fits import load_fits, merge
@@ -63,7 +64,8 @@ def prepare(job: PrepareJob) -> str:
         What was kept, and what was left out because it cannot be read or used, and why; a line each.
 
     Raises:
-        InputError: What cannot be used, no part that can be read, no row left, or no body that belongs to any.
+        InputError: What cannot be used, no part that can be read, labels that mean something else, no row left, or no
+            body that belongs to any.
     """
     parts, fits = job.check()
     settings = {"dataset": job.dataset, "root": job.root, "split": job.split, **job.options}
@@ -71,6 +73,11 @@ def prepare(job: PrepareJob) -> str:
     if "video" in rows.columns:
         rows = extract(rows, job.root)
         check_not_empty(rows, job.root)
+    findings = Findings()
+    examine(to_annotations(rows), findings)
+    if findings.wrong:
+        raise InputError(f"{job.root}: {findings.wrong[0]}; is it the data set's own release?")
+    rows = rows.keep({reason: ~bad for reason, bad in findings.bad.items()})
     annotations, lines = to_annotations(rows), []
     if fits is not None:
         annotations, merged = merge(annotations, fits)
