@@ -113,7 +113,7 @@ def save_annotations(path: str | Path, annotations: Annotations) -> None:
     examine(known, findings)
     with atomic_path(path) as temporary:
         np.savez(temporary, **to_arrays(known))
-        if not (findings.wrong or findings.bad):
+        if not (findings.wrong or findings.bad or findings.notes):
             with zipfile.ZipFile(temporary, "a") as archive, archive.open(f"{_CHECKED}.npy", "w") as member:
                 np.save(member, np.array(_checked_mark(temporary)))
 

@@ -28,7 +28,8 @@ _MIN_PIXELS = 3.0  # px that a person's keypoints extend over
 _MIN_FOCAL_LENGTH = 0.1  # of the image's larger side; a lens of 150 degrees
 _MIN_JOINTS = 6  # that a person's extent is measured on
 _SAMPLED, _MIN_SAMPLES, _MIN_COMMON = 200, 10, 8  # people, and joints that both labels of one must have
-_UNLIKE, _LIKER = 0.1, 1 / 3  # 1 - correlation of labels that disagree, and what explains it leaves of that
+# 1 - correlation of joints that disagree, how little of it a cause leaves, and that of joints of others.
+_UNLIKE, _LIKER, _STRANGERS = 0.1, 1 / 3, 0.3
 
 log = logging.getLogger("cliff_ms")
 
@@ -77,7 +78,7 @@ def examine(known: Annotations, findings: Findings) -> None:
         _examine_cameras(known, good, findings)
         _examine_bodies(known, good, findings)
         if not findings.wrong:
-            findings.wrong.extend(_contradictions(known, good))
+            _compare_labels(known, good, findings)
 
 
 def without_bad_rows(known: Annotations, findings: Findings, path: str | Path) -> Annotations:
@@ -226,8 +227,8 @@ _LEFT_RIGHT = "left and right exchanged"
 _UPSIDE_DOWN = "y and z up and back, not down and forward"
 
 
-def _contradictions(known: Annotations, good: np.ndarray) -> list[str]:
-    """What exchanged sides or axes would explain, seen in up to 200 people: joints of one label against another's."""
+def _compare_labels(known: Annotations, good: np.ndarray, findings: Findings) -> None:
+    """The joints of one label against another's, of up to 200 people: exchanged sides or axes, labels of others."""
     rows = np.flatnonzero(good)
     rows = rows[np.linspace(0, len(rows) - 1, min(len(rows), _SAMPLED)).astype(int)]
     some = known.take(rows)
@@ -236,13 +237,13 @@ def _contradictions(known: Annotations, good: np.ndarray) -> list[str]:
         labels["input_keypoints"] = convert_keypoints(some.input_keypoints, some.input_joint_set, "spin24")
     if some.has_smpl.any():
         labels["pose"] = _joints_of_bodies(some)
-    found = []
     for first, second in (("part", "S"), ("part", "pose"), ("S", "pose"), ("part", "input_keypoints")):
         if first in labels and second in labels:
-            explanation = _explanation(labels[first], labels[second])
-            if explanation:
-                found.append(f"'{first}' and '{second}' agree only with {explanation} in one of them")
-    return found
+            unlike, change = _unlikeness_and_cause(labels[first], labels[second])
+            if change:
+                findings.wrong.append(f"'{first}' and '{second}' agree only with {change} in one of them")
+            elif unlike > _STRANGERS:
+                findings.notes.append(f"'{first}' and '{second}' are hardly alike: of other people, or another camera?")
 
 
 def _joints_of_bodies(known: Annotations) -> np.ndarray:
@@ -254,12 +255,12 @@ def _joints_of_bodies(known: Annotations) -> np.ndarray:
     return np.concatenate([landmarks[:, SPIN24_OF_LANDMARKS], confidence], -1)
 
 
-def _explanation(first: np.ndarray, second: np.ndarray) -> str:
-    """The change of the second joints (n, 24, D + 1) after which they are like the first, if they are not."""
+def _unlikeness_and_cause(first: np.ndarray, second: np.ndarray) -> tuple[float, str]:
+    """How unlike the same joints (n, 24, D + 1) of two labels are, and which change, if any, makes them alike."""
     joints = min(first.shape[2], second.shape[2]) - 1
     enough = ((first[..., -1] > 0) & (second[..., -1] > 0)).sum(1) >= _MIN_COMMON
     if enough.sum() < _MIN_SAMPLES:
-        return ""
+        return 0.0, ""
     first, second = (label[enough][..., [*range(joints), -1]] for label in (first, second))
     turned = second * np.array([1, -1, -1][:joints] + [1])
     changes = {
@@ -269,7 +270,7 @@ def _explanation(first: np.ndarray, second: np.ndarray) -> str:
     }
     unlike = {name: _unlikeness(first, changed) for name, changed in changes.items()}
     best, as_it_is = min(unlike, key=lambda name: unlike[name]), _unlikeness(first, second)
-    return best if as_it_is > _UNLIKE and unlike[best] < as_it_is * _LIKER else ""
+    return as_it_is, best if as_it_is > _UNLIKE and unlike[best] < as_it_is * _LIKER else ""
 
 
 def _unlikeness(first: np.ndarray, second: np.ndarray) -> float:

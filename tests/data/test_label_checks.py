@@ -4,6 +4,7 @@ import shutil
 
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
 from cliff_ms.commands import prepare
 from cliff_ms.config import ModelConfig, SourceConfig
@@ -84,6 +85,17 @@ def test_sides_of_bodies_are_compared_with_3d_joints(people, tmp_path):
     arrays = {key: people[key] for key in ("imgname", "center", "scale", "pose", "shape")}
     with pytest.raises(InputError, match="'S' and 'pose' agree only with left and right exchanged"):
         load_annotations(write(tmp_path, {**arrays, "S": people["S"][:, MIRRORED]}))
+
+
+def test_bodies_in_another_frame_are_noticed(people, tmp_path):
+    """3DPW's own poses are relative to the world, not to the camera."""
+    pose = people["pose"].copy()
+    turn = Rotation.from_euler("y", np.random.default_rng(0).uniform(60, 300, (len(pose), 1)), degrees=True)
+    pose[:, :3] = (turn * Rotation.from_rotvec(pose[:, :3])).as_rotvec()
+    _, findings = read_annotations(write(tmp_path, {**people, "pose": pose}))
+    assert (
+        "'S' and 'pose' are hardly alike: of other people, or another camera?" in findings.notes and not findings.wrong
+    )
 
 
 def test_what_is_right_passes(people, tmp_path):
