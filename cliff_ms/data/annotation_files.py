@@ -41,6 +41,7 @@ NUM_BETAS = 10
 _GENDERS = {"male": "m", "female": "f", "neutral": "n", "m": "m", "f": "f", "n": "n"}
 _CHECKED, _CHECKS = "checked", 1  # key of the mark that a file was checked, and the version of the checks
 _MANY = 100_000  # rows, from which on reading them takes seconds
+_POINT2D = 3  # numbers of a 2D keypoint: x, y, confidence
 _SMPLX_POSE = 165  # numbers of a SMPL-X pose: body, jaw, eyes and hands
 
 log = logging.getLogger("cliff_ms")
@@ -201,6 +202,11 @@ class _Columns:
         if array is None:
             return None
         array[(array[..., -1] == 0) | np.isnan(array[..., -1])] = 0
+        if channels == _POINT2D:
+            nowhere = (array[..., -1] > 0) & ((array[..., :2] == 0).all(-1) | (array[..., :2] == -1).all(-1))
+            if nowhere.any():
+                self.findings.notes.append(f"{nowhere.sum()} points of '{key}' at (0, 0) or (-1, -1) count as missing")
+                array[nowhere] = 0
         confidence = array[..., -1]
         self.check(key, _finite(array), "must be finite where its confidence is not 0")
         self.check(key, (confidence >= 0).all(1), "must not have negative confidences")
@@ -341,7 +347,7 @@ def _checked(columns: _Columns, **values: np.ndarray | str | None) -> Annotation
     columns.check("scale", ~(size <= 0), "must be positive")
     gender = columns.words("gender")
     if gender is not None:
-        gender = np.array([_GENDERS.get(each, each) for each in gender.tolist()])
+        gender = np.array([_GENDERS.get(each.lower(), each) for each in gender.tolist()])
         columns.check("gender", np.isin(gender, [*_GENDERS.values()]), "must be 'm', 'f' or 'n'")
     names, center = columns.image_names(), columns.get("center", 2)
     known = Annotations.of(image_names=names, center=center, size=size, gender=gender, **values)

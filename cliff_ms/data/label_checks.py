@@ -5,7 +5,9 @@ bad. N is the number of rows; limits are far from what bodies and detectors do, 
 """
 
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from itertools import permutations, product
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +24,11 @@ _FAR = 10.0  # box heights from the centre; the feet of whom a box shows only th
 _MAX_EXTENT, _MIN_EXTENT = 4.0, 0.2  # m, of the largest distance between two joints of a person
 _MAX_ANGLE = 2 * np.pi  # rad; of the largest joint angle of most people
 _MAX_BETA = 20.0
-_MAX_DISTANCE = 500.0  # m, from the camera
+_MAX_DISTANCE = 100.0  # m, from the camera, of most people
+_HMR_FOCAL_LENGTH = 5000.0  # px; of HMR's crops, which is no lens
 _EXTENTS_IN_BOX = 20.0  # a box is neither that much larger than the person's keypoints nor smaller
+_USUAL_BOX = (0.8, 3.0)  # times as high as the keypoints extend, as most boxes are
+_ELSEWHERE = 0.6  # box heights, that most boxes are off their keypoints, or keypoints off others
 _MIN_PIXELS = 3.0  # px that a person's keypoints extend over
 _MIN_FOCAL_LENGTH = 0.1  # of the image's larger side; a lens of 150 degrees
 _MIN_JOINTS = 6  # that a person's extent is measured on
@@ -131,34 +136,15 @@ def refusal(path: str | Path, known: Annotations, findings: Findings) -> str | N
 
 def _examine_keypoints(known: Annotations, good: np.ndarray, findings: Findings) -> None:
     """Those of 2D in px around the box."""
-    points, seen = known.keypoints2d[..., :2], known.keypoints2d[..., 2] > 0
-    enough = good & (seen.sum(1) >= _MIN_JOINTS)
+    enough = good & ((known.keypoints2d[..., 2] > 0).sum(1) >= _MIN_JOINTS)
     if enough.any():
-        extent = _extent(points[enough], seen[enough])
-        in_box = np.median(known.size[enough] / extent)
-        middle = np.where(seen[enough, :, None], points[enough], np.nan)
-        middle = (np.nanmin(middle, 1) + np.nanmax(middle, 1)) / 2
-        off, swapped_off = (
-            np.median(np.linalg.norm(middle - center, axis=1) / known.size[enough])
-            for center in (known.center[enough], known.center[enough, ::-1])
-        )
-        if np.median(extent) < _MIN_PIXELS:
-            findings.wrong.append(
-                f"'part' must be in px of the full image, but the keypoints of most people extend over "
-                f"{np.median(extent):.3g} px"
-            )
-        elif not 1 / _EXTENTS_IN_BOX < in_box < _EXTENTS_IN_BOX:
-            findings.wrong.append(
-                f"'scale' must be the box height in px / {PIXELS_PER_SCALE}, but the boxes of most people are "
-                f"{in_box:.3g} times as high as their keypoints in 'part' extend"
-            )
-        elif off > 0.5 and swapped_off < off / 2:
-            findings.wrong.append("'center' must be (x, y), but most lie on the keypoints in 'part' as (y, x)")
-        elif off > 1:
-            findings.wrong.append(
-                f"'center' and 'part' must be px of the same image, but most centres are {off:.3g} box heights or more "
-                "from the middle of their keypoints"
-            )
+        _compare_with_boxes(known.take(enough), findings)
+    if known.input_keypoints is not None:
+        inputs = convert_keypoints(known.input_keypoints, known.input_joint_set, "spin24")
+        both = (inputs[..., 2] > 0) & (known.keypoints2d[..., 2] > 0) & good[:, None]
+        apart = np.linalg.norm(inputs[..., :2] - known.keypoints2d[..., :2], axis=2) / known.size[:, None]
+        if both.any() and np.median(apart[both]) > _ELSEWHERE:
+            findings.notes.append("'part' and 'input_keypoints' lie in different places: of other people?")
     for key, keypoints in (("part", known.keypoints2d), ("input_keypoints", known.input_keypoints)):
         if keypoints is not None:
             away = np.linalg.norm(keypoints[..., :2] - known.center[:, None], axis=2) > _FAR * known.size[:, None]
@@ -166,8 +152,43 @@ def _examine_keypoints(known: Annotations, good: np.ndarray, findings: Findings)
             findings.add(f"'{key}' has a keypoint more than {_FAR:.0f} box heights from the centre of the box", far)
 
 
+def _compare_with_boxes(people: Annotations, findings: Findings) -> None:
+    """The keypoints of some people, each of several, with their boxes."""
+    points, seen = people.keypoints2d[..., :2], people.keypoints2d[..., 2] > 0
+    points = np.where(seen[..., None], points, np.nan)
+    low, high = np.nanmin(points, 1), np.nanmax(points, 1)
+    extent = (high - low).max(1)
+    in_box = np.median(people.size / extent)
+    off, swapped_off = (
+        np.median(np.linalg.norm((low + high) / 2 - center, axis=1) / people.size)
+        for center in (people.center, people.center[:, ::-1])
+    )
+    off_center = _ELSEWHERE if len(people) >= _MIN_SAMPLES else 1
+    if np.median(extent) < _MIN_PIXELS:
+        findings.wrong.append(
+            f"'part' must be in px of the full image, but the keypoints of most people extend over "
+            f"{np.median(extent):.3g} px"
+        )
+    elif not 1 / _EXTENTS_IN_BOX < in_box < _EXTENTS_IN_BOX:
+        findings.wrong.append(
+            f"'scale' must be the box height in px / {PIXELS_PER_SCALE}, but the boxes of most people are "
+            f"{in_box:.3g} times as high as their keypoints in 'part' extend"
+        )
+    elif off > off_center and swapped_off < off / 2:
+        findings.wrong.append("'center' must be (x, y), but most lie on the keypoints in 'part' as (y, x)")
+    elif off > off_center:
+        findings.wrong.append(
+            f"'center' and 'part' must be px of the same image, but most centres are {off:.3g} box heights or more "
+            "from the middle of their keypoints"
+        )
+    elif not _USUAL_BOX[0] < in_box < _USUAL_BOX[1]:
+        findings.notes.append(f"the boxes of most people are {in_box:.2g} times as high as their keypoints extend")
+
+
 def _examine_cameras(known: Annotations, good: np.ndarray, findings: Findings) -> None:
     """Image sizes, focal lengths and the places of boxes and people."""
+    if (known.focal_length[good] == _HMR_FOCAL_LENGTH).all():
+        findings.notes.append("every focal length is 5000 px: HMR's of a crop, perhaps, and not that of the images?")
     if known.img_hw is not None:
         outside = outside_image(known.center[good], known.img_hw[good])
         if outside.mean() > 0.5:
@@ -182,9 +203,9 @@ def _examine_cameras(known: Annotations, good: np.ndarray, findings: Findings) -
                 f"'focal_l' must be in px, but most are {np.median(focal_length):.3g} times the image's larger side"
             )
     if known.translation is not None:
-        distance = np.median(np.linalg.norm(known.translation[good], axis=1))
-        if distance > _MAX_DISTANCE:
-            findings.wrong.append(f"'global_t' must be in m, but most people are {distance:.4g} away")
+        depth = np.median(known.translation[good & (known.has_smpl > 0), 2]) if known.has_smpl[good].any() else 1.0
+        if not 0 < depth < _MAX_DISTANCE:
+            findings.wrong.append(f"'global_t' must be in m before the camera, but most people have a z of {depth:.4g}")
 
 
 def _examine_bodies(known: Annotations, good: np.ndarray, findings: Findings) -> None:
@@ -193,7 +214,8 @@ def _examine_bodies(known: Annotations, good: np.ndarray, findings: Findings) ->
     enough = good & (seen.sum(1) >= _MIN_JOINTS)
     if enough.any():
         extent = np.zeros(len(known))
-        extent[enough] = _extent(known.keypoints3d[enough, :, :3], seen[enough])
+        points = np.where(seen[enough, :, None], known.keypoints3d[enough, :, :3], np.nan)
+        extent[enough] = (np.nanmax(points, 1) - np.nanmin(points, 1)).max(1)
         median = np.median(extent[enough])
         if not _MIN_EXTENT < median < _MAX_EXTENT:
             findings.wrong.append(f"'S' must be in m, but most people's joints extend over {median:.4g}")
@@ -223,8 +245,7 @@ def box_outside_image(center: np.ndarray, size: np.ndarray, img_hw: np.ndarray) 
 # --- Labels that contradict each other --------------------------------------------------------------------------------
 
 _MIRRORED = flip_permutation(SPIN24)
-_LEFT_RIGHT = "left and right exchanged"
-_UPSIDE_DOWN = "y and z up and back, not down and forward"
+_AXES = "xyz"
 
 
 def _compare_labels(known: Annotations, good: np.ndarray, findings: Findings) -> None:
@@ -241,7 +262,7 @@ def _compare_labels(known: Annotations, good: np.ndarray, findings: Findings) ->
         if first in labels and second in labels:
             unlike, change = _unlikeness_and_cause(labels[first], labels[second])
             if change:
-                findings.wrong.append(f"'{first}' and '{second}' agree only with {change} in one of them")
+                findings.wrong.append(f"'{first}' and '{second}' agree only with {change} in the latter")
             elif unlike > _STRANGERS:
                 findings.notes.append(f"'{first}' and '{second}' are hardly alike: of other people, or another camera?")
 
@@ -257,34 +278,38 @@ def _joints_of_bodies(known: Annotations) -> np.ndarray:
 
 def _unlikeness_and_cause(first: np.ndarray, second: np.ndarray) -> tuple[float, str]:
     """How unlike the same joints (n, 24, D + 1) of two labels are, and which change, if any, makes them alike."""
-    joints = min(first.shape[2], second.shape[2]) - 1
     enough = ((first[..., -1] > 0) & (second[..., -1] > 0)).sum(1) >= _MIN_COMMON
     if enough.sum() < _MIN_SAMPLES:
         return 0.0, ""
-    first, second = (label[enough][..., [*range(joints), -1]] for label in (first, second))
-    turned = second * np.array([1, -1, -1][:joints] + [1])
-    changes = {
-        _LEFT_RIGHT: second[:, _MIRRORED],
-        _UPSIDE_DOWN: turned,
-        f"{_LEFT_RIGHT} and {_UPSIDE_DOWN}": turned[:, _MIRRORED],
-    }
-    unlike = {name: _unlikeness(first, changed) for name, changed in changes.items()}
-    best, as_it_is = min(unlike, key=lambda name: unlike[name]), _unlikeness(first, second)
-    return as_it_is, best if as_it_is > _UNLIKE and unlike[best] < as_it_is * _LIKER else ""
+    first, second = first[enough], second[enough]
+    as_it_is = _unlikeness(first, second)
+    if as_it_is <= _UNLIKE:
+        return as_it_is, ""
+    causes = ((name, changed) for name, changed in _changes(second) if _unlikeness(first, changed) < as_it_is * _LIKER)
+    return as_it_is, next(causes, ("", second))[0]
+
+
+def _changes(joints: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+    """Joints (n, 24, D + 1) with sides exchanged, with axes exchanged or turned, and with both; the simplest first."""
+    axes = joints.shape[2] - 1
+    moves = [(order, signs) for order in permutations(range(axes)) for signs in product((1, -1), repeat=axes)]
+    for sides in (False, True):
+        for order, signs in sorted(moves, key=lambda move: sum(np.array(move[0]) != range(axes)) + move[1].count(-1)):
+            text = ", ".join(("-" if sign < 0 else "") + _AXES[axis] for axis, sign in zip(order, signs, strict=True))
+            names = ["left and right exchanged"] * sides
+            if text != ", ".join(_AXES[:axes]):
+                names.append(f"({text}) for ({', '.join(_AXES[:axes])})")
+            moved = np.concatenate([joints[..., list(order)] * signs, joints[..., -1:]], -1)
+            yield " and ".join(names), moved[:, _MIRRORED] if sides else moved
 
 
 def _unlikeness(first: np.ndarray, second: np.ndarray) -> float:
-    """The median of 1 - correlation of people's joints, (n, 24, D + 1) each, wherever and however large they are."""
+    """The median of 1 - correlation of people's joints, wherever and however large they are, in the axes of both."""
+    axes = min(first.shape[2], second.shape[2]) - 1
     seen = ((first[..., -1] > 0) & (second[..., -1] > 0))[..., None]
 
     def direction(joints: np.ndarray) -> np.ndarray:
         from_mean = (joints - (joints * seen).sum(1, keepdims=True) / seen.sum(1, keepdims=True)) * seen
         return from_mean / np.linalg.norm(from_mean, axis=(1, 2), keepdims=True)
 
-    return float(np.median(1 - (direction(first[..., :-1]) * direction(second[..., :-1])).sum((1, 2))))
-
-
-def _extent(points: np.ndarray, seen: np.ndarray) -> np.ndarray:
-    """The largest side of the tightest box around the points that count, (n, K, D) and (n, K) -> (n,)."""
-    points = np.where(seen[..., None], points, np.nan)
-    return (np.nanmax(points, 1) - np.nanmin(points, 1)).max(1)
+    return float(np.median(1 - (direction(first[..., :axes]) * direction(second[..., :axes])).sum((1, 2))))

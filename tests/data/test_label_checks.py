@@ -38,8 +38,8 @@ def scaled(key, factor, channels=slice(None)):
     return change
 
 
-def exchanged(key, joints=MIRRORED):
-    return lambda arrays: arrays.update({key: arrays[key][:, joints]})
+def exchanged(key, places=(slice(None), MIRRORED)):
+    return lambda arrays: arrays.update({key: arrays[key][places]})
 
 
 def turned(key, *signs):
@@ -68,7 +68,13 @@ WRONG = {
     "translation in mm": (scaled("global_t", 1000), "'global_t' must be in m"),
     "sides of 3D joints": (exchanged("S"), "'part' and 'S' agree only with left and right exchanged"),
     "sides of keypoints": (exchanged("part"), "agree only with left and right exchanged"),
-    "axes of 3D joints": (turned("S", 1, -1, -1), "'part' and 'S' agree only with y and z up and back"),
+    "axes of 3D joints": (turned("S", 1, -1, -1), r"'part' and 'S' agree only with \(x, -y, z\) for \(x, y, z\)"),
+    "order of axes": (
+        lambda a: a.update(S=a["S"][..., [2, 1, 0, 3]]),
+        r"agree only with \(z, y, x\) for \(x, y, z\) in",
+    ),
+    "corners for centres": (lambda a: a.update(center=a["center"] - 100 * a["scale"][:, None]), "'center' and 'part'"),
+    "people behind the camera": (scaled("global_t", -1), "'global_t' must be in m before the camera"),
 }
 
 
@@ -90,7 +96,7 @@ def test_sides_of_bodies_are_compared_with_3d_joints(people, tmp_path):
 def test_bodies_in_another_frame_are_noticed(people, tmp_path):
     """3DPW's own poses are relative to the world, not to the camera."""
     pose = people["pose"].copy()
-    turn = Rotation.from_euler("y", np.random.default_rng(0).uniform(60, 300, (len(pose), 1)), degrees=True)
+    turn = Rotation.from_euler("y", np.random.default_rng(0).choice([-60, 60], (len(pose), 1)), degrees=True)
     pose[:, :3] = (turn * Rotation.from_rotvec(pose[:, :3])).as_rotvec()
     _, findings = read_annotations(write(tmp_path, {**people, "pose": pose}))
     assert (
@@ -142,11 +148,15 @@ def test_nan_means_missing_where_nothing_is_labelled(people, tmp_path):
 def test_what_is_taken_otherwise_is_said(people, tmp_path):
     arrays = {key: np.array(array) for key, array in people.items()}
     arrays["part"][:, :, 2] *= 2  # COCO's flags
+    arrays["part"][4, [3, 7], :2] = [[-1, -1], [0, 0]]
     arrays["shape"] = np.concatenate([people["shape"], np.ones((713, 1))], 1)  # BEDLAM's 11
-    arrays["gender"] = np.array(["male", "f", "neutral"])[np.arange(713) % 3]
+    arrays["gender"] = np.array(["male", "F", "neutral"])[np.arange(713) % 3]
+    arrays["input_keypoints"] = np.roll(people["input_keypoints"], 5, 0)
     known, findings = read_annotations(write(tmp_path, arrays))
     notes = " ".join(findings.notes)
     assert "confidences above 1 in 'part' count as 1" in notes and "of 11 betas in 'shape' the first 10" in notes
+    assert "'part' and 'input_keypoints' lie in different places" in notes
+    assert "2 points of 'part' at (0, 0) or (-1, -1) count as missing" in notes and not known.keypoints2d[4, 3].any()
     assert known.keypoints2d[..., 2].max() == 1 and known.gender[:3].tolist() == ["m", "f", "n"]
     np.testing.assert_array_equal(known.betas, people["shape"].astype(np.float32))
 
