@@ -34,7 +34,7 @@ _MIN_FOCAL_LENGTH = 0.1  # of the image's larger side; a lens of 150 degrees
 _MIN_JOINTS = 6  # that a person's extent is measured on
 _SAMPLED, _MIN_SAMPLES, _MIN_COMMON = 200, 10, 8  # people, and joints that both labels of one must have
 # 1 - correlation of joints that disagree, how little of it a cause leaves, and that of joints of others.
-_UNLIKE, _LIKER, _STRANGERS = 0.1, 1 / 3, 0.3
+_UNLIKE, _LIKER, _STRANGERS = 0.1, 1 / 3, 0.2
 
 log = logging.getLogger("cliff_ms")
 

@@ -96,7 +96,7 @@ def test_sides_of_bodies_are_compared_with_3d_joints(people, tmp_path):
 def test_bodies_in_another_frame_are_noticed(people, tmp_path):
     """3DPW's own poses are relative to the world, not to the camera."""
     pose = people["pose"].copy()
-    turn = Rotation.from_euler("y", np.random.default_rng(0).choice([-60, 60], (len(pose), 1)), degrees=True)
+    turn = Rotation.from_euler("y", np.random.default_rng(0).uniform(-180, 180, (len(pose), 1)), degrees=True)
     pose[:, :3] = (turn * Rotation.from_rotvec(pose[:, :3])).as_rotvec()
     _, findings = read_annotations(write(tmp_path, {**people, "pose": pose}))
     assert (
