@@ -258,7 +258,7 @@ def predict(job: AnnotationJob, body: Body, weights: Weights, people: Annotation
         InputError: A bad image; nothing finite at all.
     """
     model, config = weights.meaning.model, job.config.data
-    source = Source(SourceConfig(str(job.work / "target.npz"), str(job.image_dir or "")), model, "data.val")
+    source = Source(SourceConfig(str(job.work / "target.npz"), str(job.image_dir or "")), model, "--image_dir")
     data = EvalDataset(source, config.batch_size)
     smpl = build_smpl(body, job.config.body or str(BUNDLED_BODY))
     network, _ = load_network(weights, "auto", config.batch_size)

@@ -44,7 +44,7 @@ class TrainDataset:
         occluders = load_occluders(config.augment.occluders) if config.augment.occluders else drawn_occluders()
         known = config.data.focal_length == "known"
         self._sources = [
-            Source(source, config.model, f"data.train[{k}]", config.augment, occluders, known)
+            Source(source, config.model, f"data.train[{k}].image_dir", config.augment, occluders, known)
             for k, source in enumerate(config.data.train)
         ]
         self._rows = [_usable_rows(source) for source in self._sources]

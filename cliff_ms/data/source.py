@@ -29,7 +29,7 @@ class Source:
     Args:
         config: The file and its image folder.
         model: What the network reads.
-        key: Where the configuration names it, such as 'data.train[0]', for messages.
+        key: What names the image folder, such as 'data.train[0].image_dir', for messages.
         augmentation: How samples are varied; None to read them as they are.
         occluders: Cut-outs for `occlusion.occlude`.
         known_focal_length: Give the file's focal lengths, and those that it lacks estimated from the image size; else
@@ -172,19 +172,19 @@ class Source:
 
     def _check_images(self, image_dir: str, key: str) -> None:
         if not image_dir or not self._image_dir.is_dir():
-            raise InputError(f"{key}.image_dir: there is no folder '{image_dir}'; set it to where the images are.")
+            raise InputError(f"{key}: there is no folder '{image_dir}'; set it to where the images are.")
         rows = np.linspace(0, len(self) - 1, min(len(self), _PROBED_IMAGES)).astype(int)
         problems = look_at_pictures(self.annotations, self._image_dir, rows)
         found = len(rows) - len(problems.get(MISSING, ()))
         if not found:
             raise InputError(
-                f"{key}.image_dir: '{image_dir}' has none of {len(rows)} images of '{self.path}', such as "
+                f"{key}: '{image_dir}' has none of {len(rows)} images of '{self.path}', such as "
                 f"'{self.annotations.image_names[0]}'."
             )
         for problem in (OTHER_SIZE, CENTER_OUTSIDE):
             wrong = problems.get(problem, ())
             if len(wrong) > found / 2:
                 raise InputError(
-                    f"{key}.image_dir: of {found} images of '{self.path}' looked at in '{image_dir}', {len(wrong)} are "
+                    f"{key}: of {found} images of '{self.path}' looked at in '{image_dir}', {len(wrong)} are "
                     f"not those that were annotated, such as '{self.annotations.image_names[wrong[0]]}': {problem}."
                 )

@@ -45,7 +45,7 @@ def open_rows(
     if not model.reads_keypoints and image_dir is None:
         raise InputError("These weights read pixels: name the folder of the images with --image_dir.")
     config, known = SourceConfig(str(annotations), str(image_dir or "")), protocol.focal != "estimated"
-    source = Source(config, model, protocol.dataset, known_focal_length=known)
+    source = Source(config, model, "--image_dir", known_focal_length=known)
     rows, left_out = scored_rows(protocol, source.annotations, str(annotations))
     if source.annotations.left_out:
         left_out["labels that cannot be right, see `prepare.py check`"] = len(source.annotations.left_out)

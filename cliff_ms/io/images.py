@@ -240,11 +240,17 @@ def _is_truncated(data: bytes) -> bool:
 def _with_end(data: bytes) -> bytes:
     """A JPEG with an end marker, if that is all it lacks, as of some cameras: more coded pixels would change none."""
     data = data.rstrip(b"\0")  # of a download that ended before the length that was known
-    shown, with_more = (
-        cv2.imdecode(np.frombuffer(data + more + _JPEG_END, np.uint8), cv2.IMREAD_COLOR) for more in (b"", _MORE)
-    )
-    whole = shown is not None and with_more is not None and np.array_equal(shown, with_more)
-    return data + _JPEG_END if whole else data
+    try:
+        shown, with_more = (_decoded_by_pillow(data + more + _JPEG_END) for more in (b"", _MORE))
+    except (OSError, SyntaxError, ValueError):
+        return data
+    return data + _JPEG_END if np.array_equal(shown, with_more) else data
+
+
+def _decoded_by_pillow(data: bytes) -> np.ndarray:
+    """In silence: OpenCV's JPEG decoder writes to stderr what it misses."""
+    with Image.open(io.BytesIO(data)) as image:
+        return np.asarray(image)
 
 
 def _jpeg_has_end(data: bytes) -> bool:

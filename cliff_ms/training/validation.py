@@ -96,8 +96,8 @@ class Validator:
                 observation="clean",
             )
             self._parts.append((lambda index: stream.people(index * size, size), -(-HELD_OUT_SAMPLES // step) * step))
-        for source in config.data.val:
-            opened = Source(source, config.model, "data.val")
+        for k, source in enumerate(config.data.val):
+            opened = Source(source, config.model, f"data.val[{k}].image_dir")
             skip = config.data.bad_image == "skip"
             dataset = EvalDataset(opened, size, rows_with_pictures(opened, skip), skip_bad=skip)
             if not _labelled(dataset.annotations.keypoints3d[dataset.rows]).any():

@@ -332,7 +332,7 @@ def test_people_without_finite_numbers_are_marked(files, graph_mode):
         rotmats[2, 5] = np.nan
         return rotmats, np.zeros((len(inputs), 10), np.float32), None, np.tile(np.float32([0, 0, 5]), (len(inputs), 1))
 
-    data = EvalDataset(Source(SourceConfig(str(files / "people.npz")), MODEL, "data.val"), PEOPLE)
+    data = EvalDataset(Source(SourceConfig(str(files / "people.npz")), MODEL, "data.val.image_dir"), PEOPLE)
     found, points2d = run_network(network, build_smpl(load_body(), "body"), data, 0)
     assert np.flatnonzero(found["has_smpl"] == 0).tolist() == [2]
     assert not found["keypoints3d"][2].any() and not found["pose"][2].any()

@@ -57,7 +57,7 @@ def make_config(sources, batch_size=4, model=MODEL, augment=None, **data):
 
 
 def open_eval(source, batch_size, model=MODEL, **options):
-    return EvalDataset(Source(source, model, "data.val"), batch_size, **options)
+    return EvalDataset(Source(source, model, "data.val.image_dir"), batch_size, **options)
 
 
 def mixed(a, b, share=0.6):
@@ -202,7 +202,7 @@ def test_some_rows_are_read_and_keypoints_and_boxes_replaced(tmp_path):
 
 def test_focal_lengths_of_the_file_are_given_or_not(tmp_path):
     source = make_source(tmp_path, "a", 3, 0, focal_l=np.array([200.0, np.nan, 300]))
-    given, none = (Source(source, KEYPOINTS, "data.val", known_focal_length=known) for known in (True, False))
+    given, none = (Source(source, KEYPOINTS, "data.val.image_dir", known_focal_length=known) for known in (True, False))
     assert [given.read(row).focal_length for row in range(3)] == [200, 150, 300]  # 150 = hypot(90, 120)
     assert [none.read(row).focal_length for row in range(3)] == [150] * 3
 

@@ -200,4 +200,8 @@ def test_pictures_of_another_size_are_refused_at_the_start(people, tmp_path, cha
         (tmp_path / name).parent.mkdir(exist_ok=True)
         write_image(tmp_path / name, np.zeros((180, 320, 3), np.uint8))
     with pytest.raises(InputError, match=f"data.val.image_dir: of .* are not those that were annotated.*{problem}"):
-        Source(SourceConfig(str(write(tmp_path, arrays)), str(tmp_path)), ModelConfig(crop_hw=(64, 48)), "data.val")
+        Source(
+            SourceConfig(str(write(tmp_path, arrays)), str(tmp_path)),
+            ModelConfig(crop_hw=(64, 48)),
+            "data.val.image_dir",
+        )

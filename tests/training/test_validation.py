@@ -19,7 +19,9 @@ def test_pictures_that_are_missing(tmp_path, caplog):
     np.savez(tmp_path / "a.npz", **arrays)
     for name in ("0.png", "2.png"):
         cv2.imwrite(str(tmp_path / name), np.zeros((40, 40, 3), np.uint8))
-    source = Source(SourceConfig(str(tmp_path / "a.npz"), str(tmp_path)), ModelConfig(crop_hw=(64, 48)), "data.val")
+    source = Source(
+        SourceConfig(str(tmp_path / "a.npz"), str(tmp_path)), ModelConfig(crop_hw=(64, 48)), "data.val.image_dir"
+    )
     with pytest.raises(InputError, match="data.val: 1 of the images of .*a.npz' are not there, such as .*1.png"):
         rows_with_pictures(source, skip=False)
     assert rows_with_pictures(source, skip=True).tolist() == [0, 2] and "they are left out" in caplog.text
