@@ -11,11 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-import yaml
-
 from cliff_ms.camera import BboxNorm
 from cliff_ms.io.errors import InputError
-from cliff_ms.io.files import require_file
+from cliff_ms.io.yaml_files import parse_yaml, read_with_base
 from cliff_ms.keypoints import JointSet
 
 Encoder = Literal["res18", "res50", "hr48", "keypoints"]
@@ -266,25 +264,11 @@ class Config:
     body: str = ""
 
 
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """YAML forbids a key to appear twice; PyYAML would silently take the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        seen: list = []  # a key need not be hashable; PyYAML says so later
-        for key, _ in node.value:
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(
-                    problem=f"'{key.value}' appears twice", problem_mark=key.start_mark
-                )
-            seen.append(key.value)
-        return super().construct_mapping(node, deep)
-
-
 def load_config(path: str | Path, overrides: Sequence[str] = (), cls: type[Config] = Config) -> Config:
     """Read a YAML configuration.
 
     Args:
-        path: The file.
+        path: The file, which may build on another, see `cliff_ms.io.yaml_files`.
         overrides: 'section.key=value' each, the value in YAML; they replace what the file says.
         cls: What the file is to hold, `Config` or a dataclass that extends it.
 
@@ -293,22 +277,17 @@ def load_config(path: str | Path, overrides: Sequence[str] = (), cls: type[Confi
 
     Raises:
         InputError: Missing or unreadable file, unknown, missing or repeated key, value of the wrong type, choice or
-            range.
+            range, bases in a circle.
     """
-    path = require_file(path, "Configuration")
-    try:
-        with path.open(encoding="utf-8") as file:
-            values = yaml.load(file, _UniqueKeyLoader)
-        for override in overrides:
-            name, equals, value = override.partition("=")
-            *section, key = name.split(".", 1)
-            target = values.setdefault(section[0], {}) if section and isinstance(values, dict) else values
-            if not equals or not isinstance(target, dict):
-                raise InputError(f"'{override}': an override is section.key=value.")
-            target[key] = yaml.load(value, _UniqueKeyLoader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}.") from None
-    return from_dict(cls, values, str(path))
+    values, where = read_with_base(Path(path), "Configuration")
+    for override in overrides:
+        name, equals, value = override.partition("=")
+        *section, key = name.split(".", 1)
+        target = values.setdefault(section[0], {}) if section and isinstance(values, dict) else values
+        if not equals or not isinstance(target, dict):
+            raise InputError(f"'{override}': an override is section.key=value.")
+        target[key] = parse_yaml(value, f"'{override}'")
+    return from_dict(cls, values, where)
 
 
 def from_dict(cls: type, values: dict, where: str, section: str = "") -> typing.Any:

@@ -82,7 +82,7 @@ def study(people: Path, output: Path, body: Body, exact: bool) -> list[dict]:
 
     def row(name: str, known: Annotations) -> dict:
         error_px, _ = errors2d(known.extras["points2d"], target.people, weights)
-        return {"bodies": name, **mean_errors(known, error_px, result.truth, body)}
+        return {"bodies": name, **mean_errors(known, error_px, result.truth, {"n": body})}
 
     def fitted(name: str, found: Annotations, factor: float = 1.0, hip: float = 1.0, as_exact: bool = exact) -> dict:
         keypoints = given.copy()

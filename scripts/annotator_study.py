@@ -170,11 +170,11 @@ def annotations(folder: Path, body: Body, steps: int, eft_people: int, seed: int
         code, result = annotate(job, target, body)
         if code:
             sys.exit(130)
-        before, finetuned, after = summarise(result, body)
+        before, finetuned, after = summarise(result, {"n": body})
         if name in ("", ", no location feature"):  # the others start from the same predictions
             fitted = fit(job, target, body, result.before)
             error_px, _ = errors2d(fitted.extras["points2d"], target.people, joint_weights(setting))
-            alone = mean_errors(fitted, error_px, result.truth, body)
+            alone = mean_errors(fitted, error_px, result.truth, {"n": body})
             rows.append({"annotator": f"pretrained network{name}", **before})
             rows.append({"annotator": f"pretrained network, fitted{name}", **alone})
         rows.append({"annotator": f"finetuned{name}", **finetuned})
@@ -268,7 +268,7 @@ def fit_each(job: "AnnotationJob", result: "Annotated", body: Body, count: int) 
     finetuned, error_px = result.finetuned.take(slice(count)), result.after.extras["error_px_finetuned"][:count]
     truth = result.truth.take(slice(count))
     return [
-        {"annotator": name, **mean_errors(known, each, truth, body)}
+        {"annotator": name, **mean_errors(known, each, truth, {"n": body})}
         for name, known, each in (
             ("EFT's way, each person alone", replace(target, **found), error),
             ("finetuned, the same people", finetuned, error_px),

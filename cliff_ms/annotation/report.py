@@ -1,7 +1,7 @@
 """What an annotation came to: the table of its steps, and a page of random, best and worst people."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import cv2
@@ -16,6 +16,7 @@ from cliff_ms.body.smpl import SMPL
 from cliff_ms.data.annotations import Annotations
 from cliff_ms.data.batching import filled_batches
 from cliff_ms.data.crop import crop_affine
+from cliff_ms.io.errors import InputError
 from cliff_ms.io.images import read_image
 from cliff_ms.keypoints import H36M17, LSP14, SMPL45
 from cliff_ms.metrics import mpjpe, pa_mpjpe, pve
@@ -32,12 +33,33 @@ _LSP14, _PELVIS = [H36M17.index(name) for name in LSP14], H36M17.index("pelvis")
 log = logging.getLogger("cliff_ms")
 
 
-def summarise(result: Annotated, body: Body) -> list[dict]:
+def check_truth(truth: Annotations | None, where: object) -> np.ndarray:
+    """Check that annotations can be compared with true bodies of everybody's gender.
+
+    Args:
+        truth: See `input.Target`.
+        where: The file, for messages.
+
+    Returns:
+        The genders (N,).
+
+    Raises:
+        InputError: A true body or its gender is not known.
+    """
+    what = "leave out --body_dir, which names the bodies of the truth"
+    if truth is None or truth.gender is None or not truth.has_smpl.any():
+        raise InputError(f"'{where}' has no true bodies to compare with ('pose', 'shape' and 'gender'): {what}.")
+    if not truth.has_smpl.all():
+        raise InputError(f"'{where}', row {truth.has_smpl.argmin()}: there is no true body to compare with; {what}.")
+    return truth.gender
+
+
+def summarise(result: Annotated, bodies: Mapping[str, Body]) -> list[dict]:
     """Mean errors of the pretrained network, after finetuning, and after the fit.
 
     Args:
         result: What `annotate` returned.
-        body: The body model.
+        bodies: See `errors3d`.
 
     Returns:
         A row for each: the bodies, and `mean_errors`.
@@ -47,49 +69,54 @@ def summarise(result: Annotated, body: Body) -> list[dict]:
     if "fit_sigma" in errors:
         steps[1:] = [("finetuned", "finetuned", result.finetuned), ("finetuned, fitted", "after", result.after)]
     return [
-        {"bodies": name, **mean_errors(known, errors[f"error_px_{when}"], result.truth, body)}
+        {"bodies": name, **mean_errors(known, errors[f"error_px_{when}"], result.truth, bodies)}
         for name, when, known in steps
     ]
 
 
-def mean_errors(known: Annotations, error_px: np.ndarray, truth: Annotations | None, body: Body) -> dict:
+def mean_errors(
+    known: Annotations, error_px: np.ndarray, truth: Annotations | None, bodies: Mapping[str, Body]
+) -> dict:
     """The means over N people, ready for a table.
 
     Args:
         known: Their bodies.
         error_px: (N,), see `annotator.errors2d`.
         truth: See `input.Target`.
-        body: The body model.
+        bodies: See `errors3d`.
 
     Returns:
-        People, 2D errors in px and in percent of the box; and where the true pose and shape of everybody are known,
-        which the annotator does not look at, the errors of `errors3d`.
+        People, 2D errors in px and in percent of the box; and where the true pose and shape of everybody are known, of
+        one of the bodies, which the annotator does not look at, the errors of `errors3d`.
     """
     row = {
         "people": str(len(known)),
         "2D error (px)": float(np.nanmean(error_px)),
         "2D error (% of the box)": 100 * float(np.nanmean(error_px / known.box_height)),
     }
-    if truth is not None and _is_comparable(truth, body):
-        row |= {name: float(values.mean()) for name, values in errors3d(known, truth, body).items()}
+    if truth is not None and _is_comparable(truth, bodies):
+        row |= {name: float(values.mean()) for name, values in errors3d(known, truth, bodies).items()}
     return row
 
 
-def errors3d(known: Annotations, truth: Annotations, body: Body) -> dict[str, np.ndarray]:
-    """Errors of bodies as the protocol of synthetic people scores them: 14 joints from the pelvis; vertices.
+def errors3d(known: Annotations, truth: Annotations, bodies: Mapping[str, Body]) -> dict[str, np.ndarray]:
+    """Errors of bodies as synthetic people and 3DPW are scored: 14 joints and the vertices, from the pelvis.
 
     Args:
-        known: Bodies of N people.
-        truth: Their true ones.
-        body: The body model, with its Human3.6M regressor.
+        known: Bodies of N people, the neutral one.
+        truth: Their true ones, of their `gender`.
+        bodies: Gender -> body model, with its Human3.6M regressor: 'n', and all genders of `truth`.
 
     Returns:
         MPJPE, PA-MPJPE and PVE, (N,) mm.
     """
-    smpl = SMPL(body, joint_regressor=body.regressors["h36m"])
-    parts = []
+    smpl = {gender: SMPL(body, joint_regressor=body.regressors["h36m"]) for gender, body in bodies.items()}
+    neutral, parts = np.full(len(truth), "n"), []
     for rows, kept in filled_batches(len(truth), _BATCH):
-        posed = [_posed(smpl, each.pose[rows], each.betas[rows]) for each in (known, truth)]
+        posed = [
+            _posed(smpl, gender[rows], each.pose[rows], each.betas[rows])
+            for gender, each in ((neutral, known), (truth.gender, truth))
+        ]
         joints = [j[:, _LSP14] for _, j in posed]
         scores = (mpjpe(*joints), pa_mpjpe(*joints), pve(*(vertices for vertices, _ in posed)))
         parts.append(np.stack(scores)[:, :kept])
@@ -121,17 +148,22 @@ def write_contact_sheet(job: AnnotationJob, result: Annotated, body: Body, note:
     return str(page)
 
 
-def _is_comparable(truth: Annotations, body: Body) -> bool:
-    """Whether true pose and shape are known, and of a body of the same gender."""
-    if "h36m" not in body.regressors or truth.gender is None:
+def _is_comparable(truth: Annotations, bodies: Mapping[str, Body]) -> bool:
+    """Whether true pose and shape are known, and of one of these bodies."""
+    if truth.gender is None or not all("h36m" in body.regressors for body in bodies.values()):
         return False
-    return bool(truth.has_smpl.all() and (truth.gender == "n").all())
+    return bool(truth.has_smpl.all() and np.isin(truth.gender, [*bodies]).all())
 
 
-def _posed(smpl: SMPL, pose: np.ndarray, betas: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Vertices (B, V, 3) and H36M17 joints (B, 17, 3), m from the pelvis."""
+def _posed(
+    smpl: Mapping[str, SMPL], gender: np.ndarray, pose: np.ndarray, betas: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Vertices (B, V, 3) and H36M17 joints (B, 17, 3) of everybody's gender (B,), m from the pelvis."""
     rotmats = Rotation.from_rotvec(pose.reshape(-1, 3)).as_matrix().reshape(-1, 24, 3, 3)
-    vertices, joints = (t.asnumpy() for t in smpl(*(Tensor(a.astype(np.float32)) for a in (betas, rotmats))))
+    inputs = [Tensor(array.astype(np.float32)) for array in (betas, rotmats)]
+    # Always the whole batch: one shape, one compiled graph.
+    posed = {each: [tensor.asnumpy() for tensor in smpl[each](*inputs)] for each in np.unique(gender).tolist()}
+    vertices, joints = (np.stack([posed[each][k][row] for row, each in enumerate(gender.tolist())]) for k in (0, 1))
     joints = joints[:, len(SMPL45) :]
     pelvis = joints[:, _PELVIS, None]
     return vertices - pelvis, joints - pelvis

@@ -10,7 +10,9 @@ import numpy as np
 
 from cliff_ms import cli, runtime
 from cliff_ms.body.files import load_body
+from cliff_ms.evaluation.protocols import find_protocol, load_bodies
 from cliff_ms.weights.checkpoint import load_weights
+from cliff_ms.zoo import BUNDLED_BODY
 
 
 def parse_args() -> argparse.Namespace:
@@ -28,6 +30,13 @@ def parse_args() -> argparse.Namespace:
         "--image_dir", type=Path, help="folder of the images; a keypoint model takes sizes and pictures from it"
     )
     parser.add_argument("--output", type=Path, required=True, help="npz; a folder of the same name, .work, lies beside")
+    parser.add_argument(
+        "--body_dir",
+        type=Path,
+        help="of annotations that know the true bodies, as 3DPW's: folder with SMPL_MALE.pkl, SMPL_FEMALE.pkl and "
+        "J_regressor_h36m.npy, to print errors by 3DPW's protocol; default: only true bodies of neutral gender are "
+        "compared with",
+    )
     parser.add_argument(
         "--no_fit",
         dest="fit",
@@ -49,7 +58,7 @@ def main() -> int:
     args = parse_args()
     device = runtime.setup_device(args.device_target)
     from cliff_ms.annotation.annotator import AnnotationJob, annotate, load_annotator_config
-    from cliff_ms.annotation.report import summarise, write_contact_sheet
+    from cliff_ms.annotation.report import check_truth, summarise, write_contact_sheet
 
     job = AnnotationJob(
         load_annotator_config(args.config),
@@ -61,13 +70,18 @@ def main() -> int:
         args.exact_keypoints,
     )
     body = load_body(job.config.body or None)
-    target = job.check(body)
+    target, bodies = job.check(body), {"n": body}
+    if args.body_dir:
+        gender = check_truth(target.truth, args.annotations)
+        bodies = load_bodies(
+            find_protocol("3dpw", "cliff"), gender, Path(job.config.body or BUNDLED_BODY), args.body_dir
+        )
     print(f"{len(target.people)} people in {len(np.unique(target.people.image_names))} images, on {device}")
     code, result = annotate(job, target, body)
     if result is None:
         print("give the same command again to go on")
         return code
-    rows, good = summarise(result, body), result.after.extras["good"]
+    rows, good = summarise(result, bodies), result.after.extras["good"]
     print(cli.table(rows))
     note = f"{good.sum()} of {len(good)} annotations are good: 2D error and shape as EFT asks for ('good' in the file)"
     print(f"{note}\nwritten: {job.output}")

@@ -1,4 +1,4 @@
-"""Synthetic occlusion: things pasted over the crop (Sarandi et al., ECCV 2018 PoseTrack workshop).
+"""Synthetic occlusion: things pasted over the crop (Sarandi et al., IROS 2018 workshops).
 
 Theirs are objects cut out of Pascal VOC; without a folder of such cut-outs, there are textured shapes, drawn once.
 """

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import pickle
 import re
 import shutil
 import subprocess
@@ -18,15 +19,17 @@ from cliff_ms.body.errors import expected_deviations
 from cliff_ms.body.files import load_body
 from cliff_ms.config import AugmentConfig, Config, DataConfig, ModelConfig, SourceConfig, load_config
 from cliff_ms.data.annotation_files import load_annotations
+from cliff_ms.data.annotations import Annotations
 from cliff_ms.data.crop import box_to_crop
 from cliff_ms.data.detections import box_around
 from cliff_ms.inference.fit import Fit
 from cliff_ms.io.errors import InputError
 from cliff_ms.io.images import write_image
-from cliff_ms.keypoints import COCO17, OPENPOSE25, SPIN24, convert_keypoints
+from cliff_ms.keypoints import COCO17, H36M17, LSP14, OPENPOSE25, SPIN24, convert_keypoints
 from cliff_ms.weights.checkpoint import WeightsMeta, load_weights, parameter_arrays, save_weights
 from tests.paths import ROOT, ZOO
-from tests.toys.reference import reference_joints
+from tests.toys.body import toy_body, toy_regressor
+from tests.toys.reference import reference_joints, reference_smpl
 
 PEOPLE = 32
 MODEL = ModelConfig("keypoints", width=0.0625, joint_set="coco17")
@@ -121,6 +124,96 @@ def test_the_geometry_closes(finished):
     np.testing.assert_allclose(made["error_px_after"], (weight * distance).sum(1) / weight.sum(1), rtol=2e-3)
     loss2d = (weight * distance**2).sum(1) / (100 * made["scale"]) ** 2 / 98
     np.testing.assert_array_equal(made["good"], (loss2d <= 5e-4) & (np.abs(made["shape"]) <= 3).all(1))
+
+
+def reference_errors(pairs):
+    """MPJPE, PA-MPJPE and PVE in mm (N, 3), in float64, of pairs of (body, pose (72,), betas (10,)): found and true."""
+    errors = []
+    for pair in pairs:
+        posed = []
+        for body, pose, betas in pair:
+            rotmats = Rotation.from_rotvec(pose.reshape(24, 3).astype(float)).as_matrix()
+            vertices, _ = reference_smpl(body, betas.astype(float), rotmats)
+            joints = body.regressors["h36m"].astype(float) @ vertices
+            pelvis = joints[H36M17.index("pelvis")]
+            posed.append((joints[[H36M17.index(name) for name in LSP14]] - pelvis, vertices - pelvis))
+        (joints, vertices), (true_joints, true_vertices) = posed
+        moved, target = joints - joints.mean(0), true_joints - true_joints.mean(0)
+        moved = Rotation.align_vectors(target, moved)[0].apply(moved)
+        moved *= (moved * target).sum() / (moved**2).sum()
+        gaps = (joints - true_joints, moved - target, vertices - true_vertices)
+        errors.append([1000 * np.linalg.norm(gap, axis=1).mean() for gap in gaps])
+    return np.array(errors)
+
+
+def test_truth_is_of_its_gender(graph_mode):
+    """3DPW's protocol, Table 3: what is annotated on the neutral body, the truth on the body of its gender."""
+    from cliff_ms.annotation.report import check_truth, errors3d, mean_errors
+
+    regressors = {"h36m": toy_regressor(H36M17, seeds=(0, 1, 2)).astype(np.float32)}
+    bodies = {key: dataclasses.replace(toy_body(seed=k), regressors=regressors) for k, key in enumerate("nmf")}
+    rng, count = np.random.default_rng(3), 7
+
+    def people(turn, **columns):
+        return Annotations.of(
+            image_names=np.array(["a.jpg"] * count),
+            center=np.ones((count, 2)),
+            size=np.full(count, 200.0),
+            pose=turn * np.random.default_rng(4).standard_normal((count, 72)),
+            betas=rng.standard_normal((count, 10)),
+            has_smpl=np.ones(count),
+            **columns,
+        )
+
+    known, truth = people(0.3), people(0.4, gender=np.array(list("mfmnffm")))
+    expected = reference_errors(
+        ((bodies["n"], known.pose[k], known.betas[k]), (bodies[truth.gender[k]], truth.pose[k], truth.betas[k]))
+        for k in range(count)
+    )
+    found = errors3d(known, truth, bodies)
+    np.testing.assert_allclose(np.array([*found.values()]).T, expected, rtol=1e-5)
+    assert (errors3d(truth, dataclasses.replace(truth, gender=np.full(count, "n")), bodies)["PVE (mm)"] == 0).all()
+    row = mean_errors(known, np.ones(count), truth, bodies)
+    assert list(row)[3:] == ["MPJPE (mm)", "PA-MPJPE (mm)", "PVE (mm)"]
+    assert len(mean_errors(known, np.ones(count), truth, {"n": bodies["n"]})) == 3  # men are not compared with it
+    assert check_truth(truth, "in.npz") is truth.gender
+    for bad in (None, known, dataclasses.replace(truth, has_smpl=np.zeros(count))):
+        with pytest.raises(InputError, match="'in.npz' has no true bodies to compare with"):
+            check_truth(bad, "in.npz")
+    with pytest.raises(InputError, match="'in.npz', row 2: there is no true body"):
+        check_truth(dataclasses.replace(truth, has_smpl=np.array([1, 1, 0, 1, 1, 1, 0])), "in.npz")
+
+
+def write_body(path, body, template):
+    """A body as a file in SMPL's format, with the regressor beside it."""
+    arrays = {key: getattr(body, key) for key in ("shapedirs", "posedirs", "weights", "extra_vertex_ids")}
+    tree = np.array([[2**32 - 1, *body.parents[1:]], range(24)], np.uint32)
+    arrays |= {"v_template": template, "J_regressor": body.joint_regressor, "kintree_table": tree, "f": body.faces}
+    path.write_bytes(pickle.dumps(arrays, protocol=2))
+    np.save(path.parent / "J_regressor_h36m.npy", body.regressors["h36m"])
+
+
+@pytest.mark.slow
+def test_true_bodies_of_both_genders(finished, files, tmp_path):
+    body, made = load_body(), dict(np.load(finished[0]))
+    bodies = {"m": 1.1 * body.v_template, "f": body.v_template * np.float32([0.9, 1, 1])}
+    for key, template in bodies.items():
+        write_body(tmp_path / f"SMPL_{'FEMALE' if key == 'f' else 'MALE'}.pkl", body, template)
+    known = dict(np.load(files / "people.npz"))
+    gender = np.where(np.arange(PEOPLE) % 3, "f", "m")
+    np.savez(files / "gendered.npz", **(known | {"gender": gender}))
+    done = run(files, finished[0], annotations="gendered.npz", body_dir=tmp_path)  # goes on: nothing is trained again
+    assert done.returncode == 0, done.stderr
+    true_bodies = {key: dataclasses.replace(body, v_template=template) for key, template in bodies.items()}
+    expected = reference_errors(
+        ((body, made["pose"][k], made["shape"][k]), (true_bodies[gender[k]], known["pose"][k], known["shape"][k]))
+        for k in range(PEOPLE)
+    ).mean(0)
+    row = re.search(r"^finetuned, fitted +32 .*", done.stdout, re.MULTILINE)[0].split()
+    np.testing.assert_allclose([float(number) for number in row[-3:]], expected, atol=0.06)
+    (tmp_path / "SMPL_MALE.pkl").unlink()
+    done = run(files, finished[0], annotations="gendered.npz", body_dir=tmp_path)
+    assert done.returncode == 2 and "SMPL_MALE.pkl" in done.stderr
 
 
 @pytest.mark.slow

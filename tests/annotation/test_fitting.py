@@ -71,7 +71,7 @@ def test_fitted_people_are_nearer(truth, graph_mode):
         for each in (off, fitted)
     ]
     assert gaps[1] < 0.25 * gaps[0]
-    errors = [errors3d(each, truth, body)["MPJPE (mm)"][others].mean() for each in (off, fitted)]
+    errors = [errors3d(each, truth, {"n": body})["MPJPE (mm)"][others].mean() for each in (off, fitted)]
     assert errors[1] < 0.6 * errors[0]
     # The joints that are written are those of the bodies that are.
     rotmats = Rotation.from_rotvec(fitted.pose.reshape(-1, 3)).as_matrix().reshape(-1, 24, 3, 3).astype(np.float32)

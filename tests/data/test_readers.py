@@ -506,8 +506,11 @@ def fits_file(tmp_path, got, kind):
         path.write_text(json.dumps({"ver": 0.1, "data": rows}))
     else:
         np.savez(tmp_path / "spin.npz", **arrays)
-        path = path.with_suffix(".npy")
-        np.save(path, np.concatenate([pose, shape], 1))
+        if kind == "spin_final":
+            np.savez(path, pose=pose, betas=shape, valid_fit=np.arange(count + 1) > 0)
+        else:
+            path = path.with_suffix(".npy")
+            np.save(path, np.concatenate([pose, shape], 1))
         extra = ["--fits_rows", tmp_path / "spin.npz"]
     return ["--fits", path, *extra], pose[order], shape[order]
 
@@ -525,6 +528,16 @@ def test_fits_go_to_the_person_they_are_of(tmp_path, monkeypatch, capsys, kind):
     assert got.has_smpl.all()
     np.testing.assert_array_equal(got.keypoints2d, plain.keypoints2d)
     assert (got.focal_length == 800).all() == (kind == "cliffgt") == (got.translation is not None)
+
+
+def test_final_fits_of_spin_are_told_good_from_bad(tmp_path, monkeypatch, capsys):
+    raw.write_lspet(tmp_path)
+    arguments, pose, shape = fits_file(tmp_path, run(monkeypatch, tmp_path, "lspet"), "spin_final")
+    got = run(monkeypatch, tmp_path, "lspet", *arguments)
+    assert "merged 2 of 3 bodies" in capsys.readouterr().out
+    np.testing.assert_array_equal(got.has_smpl, [1, 1, 0])  # in turned order, and the first of the file is not valid
+    np.testing.assert_allclose(got.pose[:2], pose[:2], atol=1e-5)
+    np.testing.assert_allclose(got.betas[:2], shape[:2], rtol=1e-5)
 
 
 def test_fits_of_others_are_refused(tmp_path, monkeypatch):

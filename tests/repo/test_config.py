@@ -1,11 +1,12 @@
 """Configuration: typos die at the start, with the nearest key."""
 
+from dataclasses import replace
 from typing import get_args
 
 import pytest
 
 from cliff_ms.annotation.annotator import load_annotator_config
-from cliff_ms.config import Config, Encoder, ModelConfig, from_dict, load_config, to_dict
+from cliff_ms.config import Config, Encoder, ModelConfig, SourceConfig, from_dict, load_config, to_dict
 from cliff_ms.io.errors import InputError
 from cliff_ms.keypoints import JOINT_SETS, JointSet
 from cliff_ms.models.cliff import ENCODERS
@@ -96,6 +97,37 @@ def test_mistakes_in_files_are_named(tmp_path, overrides, message):
     (tmp_path / "c.yaml").write_text(FILE)
     with pytest.raises(InputError, match=message):
         load_config(tmp_path / "c.yaml", overrides)
+
+
+def test_base_is_merged_key_by_key(tmp_path):
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "c.yaml").write_text(FILE)
+    (tmp_path / "sub" / "d.yaml").write_text("base: ../c.yaml\ndata: {batch_size: 4}\ntrain: {lr_drops: []}")
+    (tmp_path / "e.yaml").write_text("base: sub/d.yaml\ndata: {train: [{annotations: e.npz}]}\nbody: smpl.pkl")
+    before, after = (load_config(tmp_path / name, ["train.seed=7"]) for name in ("c.yaml", "e.yaml"))
+    train = replace(before.train, lr_drops=())
+    data = replace(before.data, train=(SourceConfig("e.npz"),), batch_size=4)
+    assert after == replace(before, train=train, data=data, body="smpl.pkl")
+    assert from_dict(Config, to_dict(after), "again") == after  # what a training writes needs no base
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"b": "base: none.yaml"}, "Configuration '.*b.yaml': its base '.*none.yaml' does not exist"),
+        ({"b": "base: [c.yaml]"}, r"b.yaml': base must be the name of a file, but got \['c.yaml'\]"),
+        ({"b": "base: a.yaml"}, "b.yaml': base '.*a.yaml' is itself based on this file"),
+        ({"b": "base: b.yaml"}, "b.yaml': base '.*b.yaml' is itself based on this file"),
+        ({"b": "base: c.yaml\ntrain: {stepz: 3}", "c": FILE}, "a.yaml on .*b.yaml on .*c.yaml: unknown key"),
+        ({"b": "base: c.yaml\ntrain: 3", "c": FILE}, "'train' must be a mapping"),
+        ({"b": "[1"}, "b.yaml is not YAML"),
+    ],
+)
+def test_mistakes_in_bases_are_named(tmp_path, files, message):
+    for name, text in {"a": "base: b.yaml", **files}.items():
+        (tmp_path / f"{name}.yaml").write_text(text)
+    with pytest.raises(InputError, match=message):
+        load_config(tmp_path / "a.yaml")
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.stem)

@@ -13,6 +13,7 @@ from cliff_ms.io.files import check_not_overwritten, read_npy, read_npz, require
 
 _SAME_PERSON = 2.0  # px; how far the same person's keypoints in both files may be apart, on average
 _FEWEST_JOINTS = 4  # known in both
+_FINAL_FITS = {"betas": "shape", "valid_fit": "has_smpl"}  # what SPIN's final fits call what its others call so
 
 
 def load_fits(path: Path | None, rows_of: Path | None, output: Path) -> Annotations | None:
@@ -20,7 +21,8 @@ def load_fits(path: Path | None, rows_of: Path | None, output: Path) -> Annotati
 
     Args:
         path: An annotation file with bodies (cliffGT's or SPIN's npz, EFT's json); or SPIN's `*_fits.npy`, (N, 82)
-            numbers of pose and shape; or SPIN's `mpi-inf-3dhp_mview_fits.npz` with `pose shape has_smpl`.
+            numbers of pose and shape; or an npz of SPIN's with `pose shape has_smpl` (`mpi-inf-3dhp_mview_fits.npz`) or
+            `pose betas valid_fit` (its final fits).
         rows_of: For the last two, whose rows have no names: SPIN's npz with the same rows.
         output: What will be written, which must be neither of them.
 
@@ -104,7 +106,8 @@ def _nameless(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
         return array[:, :72], array[:, 72:], np.ones(len(array))
     if path.suffix != ".npz":
         return None
-    arrays = read_npz(path, "Fits", ("imgname", "pose", "shape", "has_smpl"))
+    arrays = read_npz(path, "Fits", ("imgname", "pose", "shape", "has_smpl", *_FINAL_FITS))
+    arrays = {_FINAL_FITS.get(key, key): array for key, array in arrays.items()}
     if "imgname" in arrays or not {"pose", "shape"} <= arrays.keys():
         return None
     if arrays["pose"].size % 72 or arrays["shape"].size % 10:
