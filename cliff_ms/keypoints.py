@@ -40,6 +40,12 @@ OPENPOSE25 = (
     "right_ear", "left_ear", "left_big_toe", "left_small_toe", "left_heel", "right_big_toe", "right_small_toe",
     "right_heel",
 )  # fmt: skip
+# OpenPose's model of COCO: COCO's joints in another order, and a neck, which is the middle of the shoulders.
+OPENPOSE18 = (
+    "nose", "neck", "right_shoulder", "right_elbow", "right_wrist", "left_shoulder", "left_elbow", "left_wrist",
+    "right_hip", "right_knee", "right_ankle", "left_hip", "left_knee", "left_ankle", "right_eye", "left_eye",
+    "right_ear", "left_ear",
+)  # fmt: skip
 
 # SPIN's 24 keypoints, the order of `part` and `S` in annotation files: what training compares.
 SPIN24 = (
@@ -84,13 +90,13 @@ def convert_keypoints(keypoints: np.ndarray, source: str, target: str) -> np.nda
 
     Args:
         keypoints: (P, K, 3), x and y and confidence.
-        source: Their joint set, a key of JOINT_SETS, or 'spin24' for the order of labels.
+        source: Their joint set, a key of JOINT_SETS, 'openpose18', or 'spin24' for the order of labels.
         target: The joint set wanted.
 
     Returns:
         (P, K', 3).
     """
-    orders = JOINT_SETS | {"spin24": SPIN24}
+    orders = JOINT_SETS | {"spin24": SPIN24, "openpose18": OPENPOSE18}
     given, wanted = ([_SAME_JOINT.get(name, name) for name in orders[joint_set]] for joint_set in (source, target))
     converted = np.zeros((len(keypoints), len(wanted), 3), keypoints.dtype)
     for index, name in enumerate(wanted):

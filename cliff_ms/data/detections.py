@@ -6,20 +6,17 @@ of the full image.
 
 import logging
 import re
-from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from cliff_ms.data.keypoint_files import ANY_IMAGE, KeypointPerson, read_people
+from cliff_ms.data.box_files import BOX_FORMATS, read_box_file
+from cliff_ms.data.keypoint_files import ANY_IMAGE, EVERY_IMAGE, KeypointPerson, read_people
 from cliff_ms.io.errors import InputError
-from cliff_ms.io.files import normalise_name, read_json, read_npz, require_file
 from cliff_ms.keypoints import JOINT_SETS
 
-BOX_FORMATS = ("xyxy", "xywh")
 # A joint counts as seen above this confidence. OpenPose gives 0.3-0.9 to joints it sees, less to its guesses.
 MIN_CONFIDENCE = 0.2
 # One more than the points of a face (nose, eyes, ears): a box around a face is not a box around a person.
@@ -37,12 +34,14 @@ class Detections:
 
     Attributes:
         boxes: (P, 4) float64, x1, y1, x2, y2 in px of the full image.
-        scores: (P,) float64, 1 for a box that the user gave.
+        scores: (P,) float64, 1 for a box that was given without one.
         keypoints: (P, K, 3) float32, x and y in px of the full image and a confidence in 0-1 (0: missing, with x = y =
             0); None where there are only boxes.
         joint_set: The order of the K joints, a key of `keypoints.JOINT_SETS`; None without keypoints.
         ids: (P,) int64, who they are through a video, as the user's file says; -1 where it does not. None where it says
             nothing of anybody.
+        stated_hw: Height and width in px of the image that boxes and keypoints are of, as the user's file says; None
+            where it does not.
     """
 
     boxes: np.ndarray
@@ -50,20 +49,24 @@ class Detections:
     keypoints: np.ndarray | None = None
     joint_set: str | None = None
     ids: np.ndarray | None = None
+    stated_hw: tuple[int, int] | None = None
 
     def take(self, rows: np.ndarray) -> "Detections":
         """The people of some rows."""
         keypoints, ids = (None if array is None else array[rows] for array in (self.keypoints, self.ids))
-        return Detections(self.boxes[rows], self.scores[rows], keypoints, self.joint_set, ids)
+        return Detections(self.boxes[rows], self.scores[rows], keypoints, self.joint_set, ids, self.stated_hw)
 
 
 def read_boxes(path: str | Path, box_format: str = "xyxy") -> dict[str, Detections]:
     """Read the boxes of people.
 
     Args:
-        path: JSON `{"photo.png": [[x1, y1, x2, y2], ...], ...}` in px, or npz with `imgname` (N,) and `boxes` (or
-            `bbox`) (N, 4), where the rows of an image are its people. An image may have no box: nobody is in it.
-        box_format: 'xyxy', or 'xywh' for the top left corner, width and height.
+        path: JSON `{"photo.png": [[x1, y1, x2, y2], ...], ...}` in px; npz with `imgname` (N,) and `boxes` (or `bbox`)
+            (N, 4), where the rows of an image are its people; either also with a score in 0-1 as fifth number; or
+            COCO's detection results (a list of `image_id` or `file_name`, `bbox` [x, y, width, height], `category_id`,
+            `score`), of which other categories than 1, person, are left out with a warning. An image may have no box:
+            nobody is in it.
+        box_format: Of the first two: 'xyxy', or 'xywh' for the top left corner, width and height.
 
     Returns:
         Image name -> Detections; look an image up with `for_image`.
@@ -73,13 +76,11 @@ def read_boxes(path: str | Path, box_format: str = "xyxy") -> dict[str, Detectio
     """
     if box_format not in BOX_FORMATS:
         raise ValueError(f"For 'read_boxes', 'box_format' must be one of {BOX_FORMATS}, but got '{box_format}'.")
-    path = require_file(path, "Boxes file")
-    rows_of = _boxes_of_npz(path) if path.suffix.lower() == ".npz" else _boxes_of_json(path)
     people = {}
-    for image, rows in rows_of.items():
-        where = f"Boxes file '{path}', image '{image}'"
-        boxes = [_checked_box(row, box_format, f"{where}, row {k}") for k, row in enumerate(rows)]
-        people[image] = Detections(np.array(boxes, np.float64).reshape(-1, 4), np.ones(len(boxes)))
+    for image, rows in read_box_file(Path(path), box_format).items():
+        table = np.array(rows, np.float64).reshape(-1, 5)
+        people[image] = Detections(table[:, :4], table[:, 4])
+    _warn_of_doubles(people, f"Boxes file '{path}'")
     return people
 
 
@@ -87,24 +88,27 @@ def read_keypoints(path: str | Path) -> dict[str, Detections]:
     """Read the 2D keypoints of people; their boxes are drawn around them (`boxes_from_keypoints`).
 
     A confidence above 1 (a visibility flag of 2) counts as 1. Who people are through a video is read from `track_id`
-    (COCO, PoseTrack), `idx` (AlphaPose) and `person_id` (OpenPose). People with fewer than MIN_JOINTS joints above
-    MIN_CONFIDENCE are left out, with a warning: no box can be drawn around them. A person's score is the file's or,
-    without one, the mean confidence of the visible joints.
+    (COCO, PoseTrack, mmpose), `idx` (AlphaPose) and `person_id` (OpenPose). People with fewer than MIN_JOINTS joints
+    above MIN_CONFIDENCE are left out, with a warning: no box can be drawn around them. A person's score is the file's
+    or, without one, the mean confidence of the visible joints.
 
     Args:
-        path: OpenPose JSON of one image (BODY_25), a folder of them (`<stem>_keypoints.json`, `<stem>_openpose.json` or
-            `<stem>.json`), COCO results (a list of `image_id` or `file_name`, `keypoints`, `score`) or COCO annotations
-            (`images` and `annotations`; crowds and people without a labelled joint are skipped).
+        path: OpenPose JSON of one image (BODY_25 or its COCO model), a folder of them (`<stem>_keypoints.json`,
+            `<stem>_openpose.json` or `<stem>.json`), COCO or AlphaPose results (a list of `image_id` or `file_name`,
+            `keypoints`, `score`), AlphaPose's other formats, COCO annotations (`images` and `annotations`; crowds and
+            people without a labelled joint are skipped), or mmpose's output of an image (a list of `keypoints` and
+            `keypoint_scores`), a folder of them, or of a video (a list of `frame_id` and `instances`). Of the joints of
+            Halpe and COCO-WholeBody the first 17 are taken, of OpenPose's COCO model all but the neck.
 
     Returns:
-        Image name, stem or 12-digit COCO id -> Detections; ANY_IMAGE for the OpenPose JSON of one image. Look an image
-        up with `for_image`.
+        Image name, stem or 12-digit number -> Detections; ANY_IMAGE for the file of one image, EVERY_IMAGE for the
+        empty list of a detector that found nobody. Look an image up with `for_image`.
 
     Raises:
         InputError: If the file cannot be read, is of no such kind, or holds keypoints that are not finite or not in px.
     """
     path = Path(path)
-    people_of, joint_set = read_people(path)
+    people_of, joint_set, sizes = read_people(path)
     source = f"Keypoints {'folder' if path.is_dir() else 'file'} '{path}'"
     people_of = _with_true_numbers(people_of, source)
     if not people_of:
@@ -114,11 +118,12 @@ def read_keypoints(path: str | Path) -> dict[str, Detections]:
         where = source if image == ANY_IMAGE else f"{source}, image '{image}'"
         rows = [k for k, person in enumerate(people) if (person.joints[:, 2] > MIN_CONFIDENCE).sum() >= MIN_JOINTS]
         left_out += [f"{where}, row {k}" for k in range(len(people)) if k not in rows]
-        kept[image] = _from_keypoints(people, rows, joint_set, where)
+        kept[image] = _from_keypoints(people, rows, joint_set, where, sizes.get(image))
     if left_out:
         first = left_out[0] + (", ..." if len(left_out) > 1 else "")
         why = f"fewer than {MIN_JOINTS} joints with a confidence above {MIN_CONFIDENCE}"
         log.warning("people left out for %s: %d (%s)", why, len(left_out), first)
+    _warn_of_doubles(kept, source)
     return kept
 
 
@@ -126,7 +131,8 @@ def for_image(people: dict[str, Detections], path: str | Path, source: str | Pat
     """Look up the people of an image.
 
     An entry names an image by its file name, by that and some of its folders ('train/a.jpg'), by its stem, or by its
-    COCO id, which ends the stem ('000000044474' for 'COCO_train2014_000000044474.jpg'). The most specific entry counts.
+    COCO id, which is the stem or ends it ('000000044474' for '44474.jpg' and 'COCO_train2014_000000044474.jpg'). The
+    most specific entry counts.
 
     Args:
         people: What `read_boxes` or `read_keypoints` returned.
@@ -139,13 +145,14 @@ def for_image(people: dict[str, Detections], path: str | Path, source: str | Pat
     Raises:
         InputError: If there is no entry for it.
     """
-    if ANY_IMAGE in people:
-        return people[ANY_IMAGE]
+    for all_images in (ANY_IMAGE, EVERY_IMAGE):
+        if all_images in people:
+            return people[all_images]
     parts = Path(path).absolute().parts
     stem = Path(path).stem
-    coco_id = re.search(r"_(\d{12})$", stem)
+    coco_id = re.fullmatch(r"(?:.*_(?=\d{12}$))?(\d+)", stem)
     for start in range(len(parts)):
-        for name in (parts[-1], stem, coco_id[1] if coco_id else stem):
+        for name in (parts[-1], stem, coco_id[1].zfill(12) if coco_id else stem):
             key = Path(*parts[start:-1], name).as_posix()
             if key in people:
                 return people[key]
@@ -210,7 +217,7 @@ def pair(boxes: Detections, keypoints: Detections, where: str) -> Detections:
                 f"{where}, row {k}: no visible joint lies in the box {box.tolist()}; the people must be in the same "
                 "order in the boxes file and in the keypoints file."
             )
-    return Detections(boxes.boxes, boxes.scores, keypoints.keypoints, keypoints.joint_set, keypoints.ids)
+    return replace(keypoints, boxes=boxes.boxes, scores=boxes.scores)
 
 
 def boxes_from_keypoints(keypoints: np.ndarray, where: str) -> np.ndarray:
@@ -274,6 +281,25 @@ def check_boxes_in_image(boxes: np.ndarray, img_hw: tuple[int, int], where: str)
         )
 
 
+def check_stated_size(people: Detections, img_hw: tuple[int, int], where: str) -> None:
+    """Refuse people of an image of another size, whose pixels are not those of this image.
+
+    Args:
+        people: Of the image.
+        img_hw: Its height and width, px.
+        where: The image, for the message.
+
+    Raises:
+        InputError: If the file that they come from states another size.
+    """
+    if people.stated_hw is not None and np.abs(np.subtract(people.stated_hw, img_hw)).max() > 1:  # more than rounding
+        height, width = people.stated_hw
+        raise InputError(
+            f"{where} is {img_hw[1]} px wide and {img_hw[0]} px high, but the file of its people says {width} and "
+            f"{height}: give the image that they were found in, or scale them."
+        )
+
+
 def _with_true_numbers(people_of: dict[str, list[KeypointPerson]], source: str) -> dict[str, list[KeypointPerson]]:
     """The same people; without numbers if two of an image have the same, as AlphaPose without tracking writes them."""
     for image, people in people_of.items():
@@ -284,7 +310,20 @@ def _with_true_numbers(people_of: dict[str, list[KeypointPerson]], source: str) 
     return people_of
 
 
-def _from_keypoints(people: list[KeypointPerson], rows: list[int], joint_set: str, where: str) -> Detections:
+def _warn_of_doubles(people: dict[str, Detections], source: str) -> None:
+    """Say who is in an image twice, as when the results of two runs are put together."""
+    found = []
+    for image, each in people.items():
+        rows = each.boxes if each.keypoints is None else each.keypoints
+        first = np.unique(rows, axis=0, return_index=True)[1] if len(rows) else []
+        found += [f"image '{image}', row {row}" for row in np.setdiff1d(np.arange(len(rows)), first)]
+    if found:
+        log.warning("%s: people that are there twice: %d (the first: %s); each is taken", source, len(found), found[0])
+
+
+def _from_keypoints(
+    people: list[KeypointPerson], rows: list[int], joint_set: str, where: str, stated_hw: tuple[int, int] | None
+) -> Detections:
     """Take the people of these rows."""
     kept = [people[k] for k in rows]
     keypoints = np.array([person.joints for person in kept], np.float32).reshape(-1, len(JOINT_SETS[joint_set]), 3)
@@ -296,55 +335,5 @@ def _from_keypoints(people: list[KeypointPerson], rows: list[int], joint_set: st
     numbers = [person.number for person in kept]
     known = any(number is not None for number in numbers)
     ids = np.array([-1 if number is None else number for number in numbers], np.int64) if known else None
-    return Detections(np.array(boxes).reshape(-1, 4), np.array(scores, np.float64), keypoints, joint_set, ids)
-
-
-def _boxes_of_json(path: Path) -> dict[str, list]:
-    """Image name -> rows, not checked yet."""
-    data = read_json(path, "Boxes file", unique_keys=True)
-    if not isinstance(data, dict):
-        raise InputError(f"Boxes file '{path}' holds no object: " + 'expected {"photo.png": [[x1, y1, x2, y2]], ...}.')
-    rows_of = {}
-    for image, rows in data.items():
-        if not isinstance(rows, list):
-            raise InputError(f"Boxes file '{path}', image '{image}': expected a list of boxes [[x1, y1, x2, y2], ...].")
-        if normalise_name(image) in rows_of:
-            raise InputError(
-                f"Boxes file '{path}' holds image '{normalise_name(image)}' twice; put its rows into one list."
-            )
-        rows_of[normalise_name(image)] = rows
-    return rows_of
-
-
-def _boxes_of_npz(path: Path) -> dict[str, list]:
-    """Image name -> rows, not checked yet."""
-    arrays = read_npz(path, "Boxes file")
-    boxes = arrays.get("boxes", arrays.get("bbox"))
-    if "imgname" not in arrays or boxes is None:
-        raise InputError(
-            f"Boxes file '{path}' has the keys {sorted(arrays)}: expected 'imgname' and 'boxes' (or 'bbox')."
-        )
-    names = np.atleast_1d(arrays["imgname"]).astype(str).tolist()
-    if boxes.shape != (len(names), 4):
-        raise InputError(f"Boxes file '{path}': 'imgname' has {len(names)} rows, the boxes have shape {boxes.shape}.")
-    rows_of = defaultdict(list)
-    for name, row in zip(names, boxes.tolist(), strict=True):
-        rows_of[normalise_name(name)].append(row)
-    return rows_of
-
-
-def _checked_box(row: Any, box_format: str, where: str) -> list[float]:
-    """Check one row and turn it into [x1, y1, x2, y2]."""
-    names = {"xyxy": "[x1, y1, x2, y2]", "xywh": "[x, y, width, height]"}[box_format]
-    numbers = isinstance(row, list) and len(row) == 4 and all(type(v) in (int, float) for v in row)
-    if not (numbers and all(abs(v) < 1e7 for v in row)):  # NaN and infinity fail it too
-        raise InputError(f"{where}: expected four finite numbers {names} in px, got {row}.")
-    x1, y1, x2, y2 = map(float, row)
-    if max(row) <= 1:
-        raise InputError(f"{where}: {row} looks like fractions of the image; boxes are in px.")
-    if box_format == "xywh":
-        x2, y2 = x1 + x2, y1 + y2
-    if x2 <= x1 or y2 <= y1:
-        hint = " (or are they x, y, width, height?)" if box_format == "xyxy" else ""
-        raise InputError(f"{where}: {row} has no area; expected {names} in px{hint}.")
-    return [x1, y1, x2, y2]
+    boxes = np.array(boxes, np.float64).reshape(-1, 4)
+    return Detections(boxes, np.array(scores, np.float64), keypoints, joint_set, ids, stated_hw)

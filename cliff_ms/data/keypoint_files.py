@@ -1,4 +1,4 @@
-"""Formats of files with 2D keypoints of people: OpenPose and COCO. `detections.read_keypoints` is the way in."""
+"""Formats of files with 2D keypoints of people: OpenPose, COCO, AlphaPose, mmpose. See `detections.read_keypoints`."""
 
 import logging
 from collections import defaultdict
@@ -9,15 +9,24 @@ from typing import NamedTuple
 
 import numpy as np
 
+from cliff_ms.data.joint_lists import JointReader
 from cliff_ms.io.errors import InputError
 from cliff_ms.io.files import normalise_name, read_json, require_file
-from cliff_ms.keypoints import JOINT_SETS
+from cliff_ms.keypoints import COCO17, OPENPOSE25, convert_keypoints
 
 # The key of keypoints that come without an image name: OpenPose writes one file per image and names none inside.
 ANY_IMAGE = "*"
+# The key of the results of detectors that found nobody in any image: an empty list.
+EVERY_IMAGE = "**"
 _OPENPOSE_ENDINGS = ("_keypoints", "_openpose")
 _NUMBERS = ("track_id", "idx", "person_id")
-_OTHER_OPENPOSE_MODELS = {54: "the 18-joint COCO model", 45: "the 15-joint MPI model"}
+# OpenPose's key of the people, and AlphaPose's in the format of CMU-Pose -> that of each person's joints.
+_OPENPOSE_KEYS = {"people": "pose_keypoints_2d", "bodies": "joints"}
+_KINDS = (
+    "OpenPose JSON ('people'), COCO or AlphaPose results (a list of 'image_id' or 'file_name' and 'keypoints'), COCO "
+    "annotations ('images' and 'annotations') or mmpose's output (a list of 'keypoints' and 'keypoint_scores', of a "
+    "video of 'frame_id' and 'instances', or either as 'instance_info')"
+)
 
 log = logging.getLogger("cliff_ms")
 
@@ -26,7 +35,8 @@ class KeypointPerson(NamedTuple):
     """One person of an image.
 
     Attributes:
-        joints: (K, 3) float32, x and y in px and confidence; missing joints are all zero.
+        joints: (K, 3) float32, x and y in px and confidence; missing joints are all zero. 17 are COCO's, 25 those of
+            BODY_25, none those of somebody without any.
         score: None where the file has none.
         number: Who it is, the same in all frames of a video; None where the file does not say.
     """
@@ -34,6 +44,27 @@ class KeypointPerson(NamedTuple):
     joints: np.ndarray
     score: float | None = None
     number: int | None = None
+
+
+class KeypointFile(NamedTuple):
+    """Everybody in a file.
+
+    Attributes:
+        people_of: Image name, stem, 12-digit number, ANY_IMAGE or EVERY_IMAGE -> its people.
+        joint_set: The order of everybody's joints, a key of `keypoints.JOINT_SETS`.
+        sizes: Image name -> height and width in px of the image whose pixels the keypoints are in, as the file says.
+    """
+
+    people_of: dict[str, list[KeypointPerson]]
+    joint_set: str
+    sizes: dict[str, tuple[int, int]]
+
+
+class _Content(NamedTuple):
+    """What a json holds, as in `KeypointFile`."""
+
+    people_of: dict[str, list[KeypointPerson]]
+    sizes: dict[str, tuple[int, int]] = {}
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,6 +113,7 @@ def coco_people(data: dict, where: str) -> tuple[list[CocoPerson], dict[str, int
     """
     images, persons = _images_by_id(data["images"]), _person_categories(data)
     people: list[CocoPerson] = []
+    read_joints = JointReader(where)
     left_out: dict[str, list[str]] = defaultdict(list)
     for k, row in enumerate(data["annotations"]):
         place = f"annotations row {k}"
@@ -89,7 +121,7 @@ def coco_people(data: dict, where: str) -> tuple[list[CocoPerson], dict[str, int
             reason = _why_nobody(row, images, persons, place)
             if reason is None:
                 image = images[str(row["image_id"])]
-                joints = _joints(row["keypoints"], "coco17", place)
+                joints = read_joints(row["keypoints"], row.get("keypoint_scores"), place)
                 people.append(CocoPerson(f"{where}, {place}", image, _image_name(image, place), row, joints))
             else:
                 left_out[reason].append(place)
@@ -118,52 +150,89 @@ def field(row: object, key: str, where: str) -> object:
     return row[key]
 
 
-def read_people(path: Path) -> tuple[dict[str, list[KeypointPerson]], str]:
+def read_people(path: Path) -> KeypointFile:
     """Read the file or folder, telling its kind by its content.
 
     Args:
         path: One of the kinds that `detections.read_keypoints` lists.
 
     Returns:
-        Image name, stem, 12-digit COCO id or ANY_IMAGE -> every person of the file, and their joint set.
+        Every person of it.
 
     Raises:
         InputError: If the file cannot be read, is of no such kind, or holds keypoints that are not finite.
     """
     if path.is_dir():
-        return _openpose_folder(path), "openpose25"
-    data = read_json(require_file(path, "Keypoints file"), "Keypoints file")
-    where = f"Keypoints file '{path}'"
-    if isinstance(data, list):
-        return _coco_results(data, where), "coco17"
-    if isinstance(data, dict) and "people" in data:
-        return {ANY_IMAGE: _openpose_people(data["people"], where)}, "openpose25"
-    if is_coco(data):
-        return _coco_annotations(data, where), "coco17"
-    raise InputError(
-        f"{where} is of no known kind: expected OpenPose JSON ('people'), COCO results (a list) or COCO annotations "
-        "('images' and 'annotations')."
-    )
+        people_of, sizes = _folder(path, JointReader(f"Keypoints folder '{path}'"))
+    else:
+        where = f"Keypoints file '{path}'"
+        people_of, sizes = _content(_json(path), where, JointReader(where))
+    counts = {len(person.joints) for people in people_of.values() for person in people} - {0}
+    if counts == {len(COCO17), len(OPENPOSE25)}:
+        people_of = {name: [_as_coco(person) for person in people] for name, people in people_of.items()}
+    # Nobody has joints of any kind; of OpenPose's kind are files of one image and folders of them.
+    nobody_of_openpose = not counts and (path.is_dir() or ANY_IMAGE in people_of)
+    is_openpose = counts == {len(OPENPOSE25)} or nobody_of_openpose
+    return KeypointFile(people_of, "openpose25" if is_openpose else "coco17", sizes)
 
 
-def _joints(values: object, joint_set: str, where: str) -> np.ndarray:
-    """Check a flat x, y, confidence list; -> (K, 3) float32 with missing joints all zero."""
-    count = len(JOINT_SETS[joint_set])
-    try:
-        joints = np.array(values, np.float64)
-    except (TypeError, ValueError):
-        joints = np.zeros(0)
-    if joints.shape != (3 * count,):
-        size = len(values) if isinstance(values, list) else 0
-        other = _OTHER_OPENPOSE_MODELS.get(size)
-        hint = f" {size} are those of {other}; run OpenPose with --model_pose BODY_25." if other else ""
-        raise InputError(f"{where}: expected {3 * count} keypoint numbers (x, y, confidence), got {size}.{hint}")
-    joints = joints.reshape(count, 3)
-    if not (np.abs(joints) < 1e7).all() or (joints[:, 2] < 0).any():  # NaN and infinity fail the first
-        raise InputError(f"{where}: the keypoints must be finite numbers with confidences of 0 or more.")
-    joints[joints[:, 2] == 0] = 0
-    joints[:, 2] = np.minimum(joints[:, 2], 1)
-    return joints.astype(np.float32)
+def _as_coco(person: KeypointPerson) -> KeypointPerson:
+    if len(person.joints) != len(OPENPOSE25):
+        return person
+    return person._replace(joints=convert_keypoints(person.joints[None], "openpose25", "coco17")[0])
+
+
+def _json(path: Path) -> object:
+    return read_json(require_file(path, "Keypoints file"), "Keypoints file")
+
+
+def _content(data: object, where: str, read_joints: JointReader) -> _Content:
+    if isinstance(data, dict):
+        if isinstance(data.get("instance_info"), list):
+            _check_order(data.get("meta_info"), where)
+            return _content(data["instance_info"], where, read_joints)
+        if any(key in data for key in _OPENPOSE_KEYS):
+            people = _openpose_people(data, where, read_joints)
+            return _Content({ANY_IMAGE: people}, _sizes_of({ANY_IMAGE: data}, "canvas_"))
+        if is_coco(data):
+            return _coco_annotations(data, where)
+        if data and all(isinstance(each, dict) and _OPENPOSE_KEYS.keys() & each.keys() for each in data.values()):
+            named = {normalise_name(name): each for name, each in data.items()}
+            people_of = {
+                name: _openpose_people(each, f"{where}, image '{name}'", read_joints) for name, each in named.items()
+            }
+            return _Content(people_of, _sizes_of(named, "canvas_"))
+    if data == []:
+        return _Content({EVERY_IMAGE: []})
+    if isinstance(data, list) and isinstance(data[0], dict):
+        if "instances" in data[0]:
+            return _Content(_mmpose_frames(data, where, read_joints))
+        if "keypoint_scores" in data[0] and not data[0].keys() & {"image_id", "file_name"}:
+            return _Content({ANY_IMAGE: [_person(row, read_joints, f"{where}, row {k}") for k, row in enumerate(data)]})
+        return _Content(_coco_results(data, where, read_joints))
+    raise InputError(f"{where} is of no known kind: expected {_KINDS}.")
+
+
+def _check_order(meta_info: object, where: str) -> None:
+    """Compare the names of the joints, where mmpose writes them, with COCO's."""
+    names = meta_info.get("keypoint_id2name") if isinstance(meta_info, dict) else None
+    if isinstance(names, dict):
+        first = [str(names.get(str(k))) for k in range(len(COCO17))]
+        if first != list(COCO17):
+            raise InputError(
+                f"{where}: its joints are {', '.join(first[:4])}, ...; expected COCO's 17 ({', '.join(COCO17[:4])}, "
+                "...) or an order that begins with them."
+            )
+
+
+def _sizes_of(rows: Mapping[str, object], prefix: str = "") -> dict[str, tuple[int, int]]:
+    """Image name -> height and width, where its row states them."""
+    sizes = {}
+    for name, row in rows.items():
+        size = [row.get(f"{prefix}{side}") for side in ("height", "width")] if isinstance(row, dict) else []
+        if size and all(isinstance(length, int | float) and 0 < length < 1e7 for length in size):
+            sizes[name] = (round(size[0]), round(size[1]))
+    return sizes
 
 
 def _images_by_id(images: list) -> dict[str, dict | None]:
@@ -196,47 +265,77 @@ def _why_nobody(row: object, images: Mapping[str, dict | None], persons: set[str
     return "of an image_id that two images have" if images[image_id] is None else None
 
 
-def _openpose_folder(folder: Path) -> dict[str, list[KeypointPerson]]:
-    people_of = {}
+def _folder(folder: Path, read_joints: JointReader) -> _Content:
+    """One file per image, of OpenPose or mmpose."""
+    people_of, sizes = {}, {}
     for path in sorted(folder.glob("*.json")):
         where = f"Keypoints file '{path}'"
-        data = read_json(require_file(path, "Keypoints file"), "Keypoints file")
-        if not isinstance(data, dict) or "people" not in data:
-            raise InputError(f"{where} has no 'people': a folder must hold OpenPose JSON files only.")
+        content = _content(_json(path), where, read_joints)
+        (name, *others) = content.people_of or [""]
+        if others or name not in (ANY_IMAGE, EVERY_IMAGE):
+            raise InputError(f"{where} is not that of one image, as OpenPose and mmpose write for a folder.")
         ending = next((ending for ending in _OPENPOSE_ENDINGS if path.stem.endswith(ending)), "")
         stem = path.stem.removesuffix(ending)
         if stem in people_of:
             raise InputError(f"{where} is a second file for image '{stem}'; keep one of them.")
-        people_of[stem] = _openpose_people(data["people"], where)
-    return people_of
+        people_of[stem] = content.people_of[name]
+        if name in content.sizes:
+            sizes[stem] = content.sizes[name]
+    return _Content(people_of, sizes)
 
 
-def _openpose_people(people: object, where: str) -> list[KeypointPerson]:
-    if not isinstance(people, list):
-        raise InputError(f"{where}: 'people' must be a list.")
+def _openpose_people(image: dict, where: str, read_joints: JointReader) -> list[KeypointPerson]:
+    people_key = next(key for key in _OPENPOSE_KEYS if key in image)
+    if not isinstance(image[people_key], list):
+        raise InputError(f"{where}: '{people_key}' must be a list.")
     found = []
-    for k, person in enumerate(people):
+    for k, person in enumerate(image[people_key]):
         row = f"{where}, row {k}"
-        joints = _joints(field(person, "pose_keypoints_2d", row), "openpose25", row)
+        joints = read_joints(field(person, _OPENPOSE_KEYS[people_key], row), None, row, openpose=True)
         found.append(KeypointPerson(joints, number=_number(person, row)))
     return found
 
 
-def _coco_results(results: list, where: str) -> dict[str, list[KeypointPerson]]:
+def _person(row: object, read_joints: JointReader, where: str) -> KeypointPerson:
+    """Somebody in a file of COCO's, AlphaPose's or mmpose's kind."""
+    keypoints = field(row, "keypoints", where)
+    joints = read_joints(keypoints, row.get("keypoint_scores"), where)
+    score = row.get("score", row.get("bbox_score"))
+    if score is not None and not (isinstance(score, int | float) and abs(score) < 1e7):  # NaN fails it too
+        raise InputError(f"{where}: 'score' must be a finite number, got {score}.")
+    return KeypointPerson(joints, score, _number(row, where))
+
+
+def _mmpose_frames(frames: list, where: str, read_joints: JointReader) -> dict[str, list[KeypointPerson]]:
+    """Number of a frame, from 0, as 12 digits -> its people."""
+    people_of = {}
+    for k, frame in enumerate(frames):
+        place = f"{where}, row {k}"
+        number, people = field(frame, "frame_id", place), field(frame, "instances", place)
+        if type(number) is not int or number < 0 or number in people_of:
+            raise InputError(f"{place}: 'frame_id' must be a whole number that no other row has, got {number}.")
+        if not isinstance(people, list):
+            raise InputError(f"{place}: 'instances' must be a list.")
+        people_of[number] = [_person(row, read_joints, f"{place}, instance {i}") for i, row in enumerate(people)]
+    # Every frame is listed, also without people: mmpose's inferencer counts from 0, its demos count from 1.
+    first = 1 if min(people_of) == 1 else 0
+    return {f"{number - first:012d}": people for number, people in people_of.items()}
+
+
+def _coco_results(results: list, where: str, read_joints: JointReader) -> dict[str, list[KeypointPerson]]:
     people_of = defaultdict(list)
     for k, result in enumerate(results):
         row = f"{where}, row {k}"
-        joints = _joints(field(result, "keypoints", row), "coco17", row)
-        score = result.get("score")
-        if score is not None and not (isinstance(score, int | float) and np.isfinite(score)):
-            raise InputError(f"{row}: 'score' must be a finite number, got {score}.")
-        image = result["file_name"] if "file_name" in result else field(result, "image_id", row)
-        people_of[_image_key(image, row)].append(KeypointPerson(joints, score, _number(result, row)))
+        if isinstance(result, dict) and "keypoints" not in result and "bbox" in result:
+            raise InputError(f"{row} has a 'bbox' and no 'keypoints': give a file of boxes with --boxes.")
+        person = _person(result, read_joints, row)
+        people_of[image_of(result, row)].append(person)
     return people_of
 
 
-def _coco_annotations(data: dict, where: str) -> dict[str, list[KeypointPerson]]:
-    people_of = {_image_name(image, f"{where}, images row {k}"): [] for k, image in enumerate(data["images"])}
+def _coco_annotations(data: dict, where: str) -> _Content:
+    images = {_image_name(image, f"{where}, images row {k}"): image for k, image in enumerate(data["images"])}
+    people_of: dict[str, list[KeypointPerson]] = {name: [] for name in images}
     found, left_out = coco_people(data, where)
     for reason, count in left_out.items():
         log.warning("%s: %d left out: %s", where, count, reason)
@@ -244,7 +343,7 @@ def _coco_annotations(data: dict, where: str) -> dict[str, list[KeypointPerson]]
         if not person.is_crowd and person.joints[:, 2].any():
             number = _number(person.row, person.where)
             people_of[person.image_name].append(KeypointPerson(person.joints, number=number))
-    return people_of
+    return _Content(people_of, _sizes_of(images))
 
 
 def _number(person: dict, where: str) -> int | None:
@@ -255,9 +354,24 @@ def _number(person: dict, where: str) -> int | None:
     value = person[key]
     while isinstance(value, list) and len(value) == 1:  # as OpenPose and AlphaPose write it
         value = value[0]
-    if not isinstance(value, int | float) or value != int(value):
+    if value is None:
+        return None
+    if not isinstance(value, int | float) or not abs(value) < 2**63 or value != int(value):  # NaN fails the second
         raise InputError(f"{where}: '{key}' must be a whole number, got {person[key]}.")
     return int(value) if value >= 0 else None
+
+
+def image_of(row: dict, where: str) -> str:
+    """The image of a row of COCO's results, as `read_people` names it.
+
+    Args:
+        row: With `file_name` or `image_id`.
+        where: The file and row, for the message.
+
+    Raises:
+        InputError: If it has neither, or what it has is no name.
+    """
+    return _image_key(row["file_name"] if "file_name" in row else field(row, "image_id", where), where)
 
 
 def _image_name(image: object, where: str) -> str:

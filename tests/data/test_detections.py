@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from cliff_ms.data import detections
 from cliff_ms.data.detections import read_keypoints
 from cliff_ms.io.errors import InputError
+from cliff_ms.keypoints import COCO17, OPENPOSE18, OPENPOSE25
 
 
 @pytest.fixture
@@ -35,6 +36,21 @@ def openpose(*people):
     return {"version": 1.3, "people": [{"pose_keypoints_2d": p, "face_keypoints_2d": []} for p in people]}
 
 
+def by_name(names, x=100.0):
+    """Flat x, y, confidence list in which a joint's place tells its name, in any order of joints."""
+    places = {name: (x + 3 * k, 20 + 7 * (k % 5) + k, 0.9) for k, name in enumerate(sorted({*COCO17, *OPENPOSE25}))}
+    return np.ravel([places[name] for name in names]).tolist()
+
+
+def rows_of_mmpose(*people):
+    """What mmpose's inferencer writes of an image, of flat lists."""
+    joints = [np.reshape(person, (-1, 3)) for person in people]
+    return [
+        {"keypoints": j[:, :2].tolist(), "keypoint_scores": j[:, 2].tolist(), "bbox": [[0, 0, 9, 9]], "bbox_score": 0.5}
+        for j in joints
+    ]
+
+
 def test_boxes_keep_the_order_of_the_people(put):
     path = put("boxes.json", {"b.png": [[10, 20, 30, 40], [1.5, 2, 3, 4.25]], "train\\a.jpg": [[0, 0, 5, 5]], "c": []})
     people = detections.read_boxes(path)
@@ -57,6 +73,51 @@ def test_boxes_of_npz_group_the_rows_of_an_image(tmp_path, key):
     assert people["b.jpg"].boxes.tolist() == boxes[[1]].tolist()
 
 
+@pytest.mark.parametrize("name", ["b.json", "b.npz"])
+def test_a_fifth_number_is_the_score(put, tmp_path, name):
+    rows = [[10, 20, 30, 40, 0.25], [1, 2, 3, 4, 1]]
+    path = put(name, {"a": rows})
+    if name.endswith("npz"):
+        np.savez(path, imgname=["a", "a"], boxes=rows)
+    people = detections.read_boxes(path, "xywh")["a"]
+    assert people.boxes.tolist() == [[10, 20, 40, 60], [1, 2, 4, 6]] and people.scores.tolist() == [0.25, 1]
+
+
+def test_coco_detections_are_corner_and_size_and_other_categories_are_left_out(put, caplog):
+    box = {"bbox": [10, 20, 30, 40], "category_id": 1}
+    rows = [
+        {"image_id": 44474, "score": 0.5, **box},
+        {"image_id": "b.jpg", **box, "category_id": 62, "bbox": None},
+        {"file_name": "./c.jpg", "image_id": 3, "bbox": [1, 2, 3.5, 4]},
+        {"image_id": 44474, **box, "category_id": 2},
+    ]
+    people = detections.read_boxes(put("det.json", rows))
+    assert {name: found.boxes.tolist() for name, found in people.items()} == {
+        "000000044474": [[10, 20, 40, 60]], "b.jpg": [], "c.jpg": [[1, 2, 4.5, 6]]
+    }  # fmt: skip
+    assert people["000000044474"].scores.tolist() == [0.5] and people["c.jpg"].scores.tolist() == [1]
+    assert "2 boxes of other categories than 1, person, left out (the first: row 1, category_id 62)" in caplog.text
+    assert detections.for_image(people, "photos/44474.jpg", "det.json") is people["000000044474"]
+    for more, message in [
+        (
+            {"bbox": [1, 2, 3]},
+            r"four finite numbers \[x, y, width, height\] in px, and at most a score, got \[1, 2, 3\]",
+        ),
+        ({"bbox": [0.1, 0.2, 0.5, 0.8]}, "looks like fractions of the image"),
+        ({"bbox": [10, 20, -5, 40]}, r"has no area; expected \[x, y, width, height\]"),
+        ({"score": "0.5"}, "'score' must be a finite number"),
+        ({"category_id": 0}, "'category_id' is 0, but COCO's count from 1"),
+    ]:
+        with pytest.raises(InputError, match=r"bad.json', row 1\b.*" + message):
+            detections.read_boxes(put("bad.json", [rows[0], rows[0] | more]))
+    for row, message in [
+        ({"image_id": 1, "keypoints": person()}, "has 'keypoints' and no 'bbox': give .* with --keypoints"),
+        ({"bbox": [1, 2, 3, 4]}, "has no 'image_id'"),
+    ]:
+        with pytest.raises(InputError, match="bad.json', row 0 " + message):
+            detections.read_boxes(put("bad.json", [row]))
+
+
 @pytest.mark.parametrize(
     "text, message",
     [
@@ -70,8 +131,12 @@ def test_boxes_of_npz_group_the_rows_of_an_image(tmp_path, key):
         ('{"a.png": [1, 2, 3, 4]}', "row 0: expected four finite numbers"),
         ('{"a.png": [[50, 60, 50, 90]]}', "row 0: .* has no area; .*or are they x, y, width, height"),
         ('{"a.png": [[0.1, 0.2, 0.8, 0.9]]}', "row 0: .* looks like fractions of the image; boxes are in px"),
+        ('{"a.png": [[1, 2, 30, 40]], "b.png": [[0.034, 0.27, 0.21, 1.0003]]}', "'b.png', row 0: .* looks like frac"),
+        ('{"a.png": [[1, 2, 30, 40, 5]]}', "row 0: the fifth number of .* is none of a score in 0-1"),
+        ('{"a.png": [[[1, 2, 30, 40]]]}', "row 0: expected four finite numbers"),
+        ('{"images": [], "annotations": []}', "is of no known kind: expected"),
         ('{"a.png": {"x1": 3}}', "image 'a.png': expected a list of boxes"),
-        ("[[1, 2, 3, 4]]", "holds no object: expected"),
+        ("[[1, 2, 3, 4]]", "is of no known kind: expected .*photo.png.* or COCO's detection results"),
         ('{"a.png": [[1, 2, 3, 4],]}', "is not JSON: .* at line 1, column"),
         ("", "is empty"),
     ],
@@ -183,8 +248,8 @@ def test_openpose_folder(put, tmp_path):
     put("op/a.json", openpose())
     with pytest.raises(InputError, match="a_keypoints.json' is a second file for image 'a'"):
         read_keypoints(tmp_path / "op")
-    put("mixed/list.json", [])
-    with pytest.raises(InputError, match="list.json' has no 'people'"):
+    put("mixed/list.json", [{"image_id": "a.jpg", "keypoints": person()}])
+    with pytest.raises(InputError, match="list.json' is not that of one image"):
         read_keypoints(tmp_path / "mixed")
     (tmp_path / "none").mkdir()
     with pytest.raises(InputError, match="none' holds no image"):
@@ -235,16 +300,29 @@ def test_coco_annotations(put, caplog):
     [
         ({"boxes": []}, "is of no known kind: expected OpenPose"),
         ({"images": [], "annotations": None}, "is of no known kind"),
-        ([], "holds no image"),
-        (openpose(person(18)), "row 0: expected 75 keypoint numbers .*got 54. 54 are those of the 18-joint COCO model"),
-        (openpose(person(25), "text"), "row 1: expected 75 keypoint numbers"),
+        (openpose(person(15, seen=9)), "row 0: expected the joints of COCO .*got 45 numbers. 45 are those of the 15-"),
+        (openpose(person(25), "text"), "row 1: expected the joints of COCO .* or OpenPose .*got 'text'"),
         (openpose(person(25, x=float("nan"))), "row 0: the keypoints must be finite"),
         (openpose(person(25, confidence=-1)), "row 0: the keypoints must be finite numbers with confidences of 0 or"),
         (openpose([v / 1000 for v in person(25, confidence=900)]), "row 0: the joints span .*keypoints are in px"),
         ({"people": [{}]}, "row 0 has no 'pose_keypoints_2d'"),
         ({"people": {}}, "'people' must be a list"),
-        ([{"image_id": 1, "bbox": [1, 2, 3, 4]}], "row 0 has no 'keypoints'"),
+        ([{"image_id": 1, "bbox": [1, 2, 3, 4]}], "row 0 has a 'bbox' and no 'keypoints': give .*with --boxes"),
         ([{"keypoints": person()}], "row 0 has no 'image_id'"),
+        ([{"keypoints": person(18), "image_id": 1}], "row 0: expected the joints of COCO .* got 54 numbers"),
+        ([{"keypoints": [[1, 2]] * 17, "image_id": 1}], r"as x, y, confidence, got 17 lists such as \[1, 2\]"),
+        ([{"keypoints": [[1, 2, 3]] * 17, "keypoint_scores": [1] * 17}], "as many 'keypoint_scores', got 17 lists"),
+        ([{"keypoints": [[1, 2]] * 17, "keypoint_scores": [1] * 16}], "as many 'keypoint_scores', got 17 lists"),
+        ([rows_of_mmpose(person())], "is of no known kind"),
+        ([{"frame_id": 0, "instances": []}] * 2, "row 1: 'frame_id' must be a whole number that no other row has"),
+        ([{"frame_id": 0, "instances": [{"keypoints": 3}]}], "row 0, instance 0: expected the joints of COCO"),
+        ({"instance_info": [], "meta_info": {"keypoint_id2name": {"0": "root"}}}, "its joints are root, None, "),
+        (openpose(person(25, confidence=98)), "row 0: a joint has the confidence 98; confidences are shares"),
+        ([{"keypoints": person(), "image_id": 1, "score": float("nan")}], "row 0: 'score' must be a finite number"),
+        (
+            [{"keypoints": person(), "image_id": 1, "track_id": float("inf")}],
+            "row 0: 'track_id' must be a whole number",
+        ),
         ([{"keypoints": person(), "image_id": 1.5}], "row 0: an image is named by a string or an integer"),
         ([{"keypoints": person(), "image_id": 1, "score": "high"}], "row 0: 'score' must be a finite number"),
         ("{", "is not JSON"),
@@ -254,6 +332,89 @@ def test_bad_keypoints_are_named(put, data, message):
     with pytest.raises(InputError, match=r"people\.json'.*" + message) as caught:
         read_keypoints(put("people.json", data))
     assert "\n" not in str(caught.value)
+
+
+COCO_AT_A = np.reshape(by_name(COCO17), (17, 3)).astype(np.float32)
+
+
+@pytest.mark.parametrize("more", [9, 116, 119])
+def test_of_sets_that_begin_like_coco_the_first_17_are_taken_and_that_is_said_once(put, caplog, more):
+    row = {"image_id": "a.jpg", "keypoints": by_name(COCO17) + person(more, seen=9)}
+    people = read_keypoints(put("k.json", [row, row | {"keypoints": by_name(COCO17, x=300)}, row]))["a.jpg"]
+    assert people.joint_set == "coco17" and people.keypoints[0].tolist() == COCO_AT_A.tolist()
+    assert (
+        caplog.text.count(f"of {'Halpe' if more != 116 else 'COCO-WholeBody'}'s {17 + more} joints the first 17") == 1
+    )
+
+
+def test_openposes_coco_model_is_converted_by_name(put, tmp_path, caplog):
+    people = read_keypoints(put("k.json", openpose(by_name(OPENPOSE18))))[detections.ANY_IMAGE]
+    assert people.joint_set == "coco17" and people.keypoints[0].tolist() == COCO_AT_A.tolist()
+    assert "all but the neck are taken" in caplog.text
+    put("mixed/a.json", openpose(by_name(OPENPOSE18), []))
+    put("mixed/b.json", openpose([], by_name(OPENPOSE25)))
+    for found in read_keypoints(tmp_path / "mixed").values():
+        assert found.joint_set == "coco17" and found.keypoints.tolist() == [COCO_AT_A.tolist()]
+
+
+def test_other_formats_of_alphapose(put):
+    one = {"bodies": [{"joints": by_name(OPENPOSE18)}]}
+    assert read_keypoints(put("cmu.json", one))[detections.ANY_IMAGE].keypoints[0].tolist() == COCO_AT_A.tolist()
+    people = read_keypoints(put("all.json", {"0.jpg": one, "./1.jpg": openpose(by_name(COCO17), by_name(COCO17, 300))}))
+    assert {name: len(found.boxes) for name, found in people.items()} == {"0.jpg": 1, "1.jpg": 2}
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_mmpose_of_an_image_and_of_a_video(put, tmp_path, wrapped):
+    def write(name, rows):
+        names = {"keypoint_id2name": {str(k): joint for k, joint in enumerate(COCO17)}}
+        return put(name, {"meta_info": names, "instance_info": rows} if wrapped else rows)
+
+    one = read_keypoints(write("a.json", rows_of_mmpose(by_name(COCO17))))[detections.ANY_IMAGE]
+    assert (
+        one.joint_set == "coco17" and one.keypoints[0].tolist() == COCO_AT_A.tolist() and one.scores.tolist() == [0.5]
+    )
+    old = [{"keypoints": np.reshape(by_name(COCO17), (17, 3)).tolist(), "image_id": 5}]
+    assert read_keypoints(put("old.json", old))["000000000005"].keypoints[0].tolist() == COCO_AT_A.tolist()
+    write("folder/a.json", rows_of_mmpose(by_name(COCO17)))
+    write("folder/nobody.json", [])
+    assert {name: len(found.boxes) for name, found in read_keypoints(tmp_path / "folder").items()} == {
+        "a": 1,
+        "nobody": 0,
+    }
+    for first in (0, 1):  # the inferencer counts from 0, the demo scripts of mmpose from 1
+        frames = [{"frame_id": first + k, "instances": rows_of_mmpose(by_name(COCO17)) * (k != 1)} for k in range(3)]
+        people = detections.for_frames(read_keypoints(write("clip.json", frames)), "clip.mp4", "clip.json")
+        assert [len(people(frame).boxes) for frame in range(4)] == [1, 0, 1, 0]
+
+
+def test_an_empty_list_of_results_means_nobody_in_any_image(put):
+    for people in (read_keypoints(put("none.json", [])), detections.read_boxes(put("none.json", []))):
+        assert detections.for_image(people, "a.jpg", "none.json").boxes.shape == (0, 4)
+        assert detections.for_frames(people, "clip.mp4", "none.json")(7).boxes.shape == (0, 4)
+
+
+def test_people_of_an_image_of_another_size_are_refused(put):
+    annotation = {"image_id": 1, "keypoints": by_name(COCO17)}
+    coco = {"images": [{"id": 1, "file_name": "a", "width": 640, "height": 360}], "annotations": [annotation]}
+    for data in (coco, {"a": openpose(by_name(OPENPOSE18)) | {"canvas_width": 640, "canvas_height": 360}}):
+        people = read_keypoints(put("k.json", data))["a"]
+        both = detections.pair(detections.Detections(people.boxes, people.scores), people, "a.jpg")
+        for found in (people, people.take(np.array([0])), both):
+            detections.check_stated_size(found, (360, 641), "a.jpg")
+            with pytest.raises(InputError, match="a.jpg is 1280 px wide and 720 px high, .* says 640 and 360: give"):
+                detections.check_stated_size(found, (720, 1280), "a.jpg")
+
+
+def test_people_that_are_there_twice_are_named(put, caplog):
+    rows = [{"image_id": "a.jpg", "keypoints": by_name(COCO17)}] * 2
+    assert len(read_keypoints(put("k.json", rows))["a.jpg"].boxes) == 2
+    assert (
+        len(detections.read_boxes(put("b.json", {"b.jpg": [[1, 2, 3, 4], [5, 6, 7, 8], [1, 2, 3, 4]]}))["b.jpg"].boxes)
+        == 3
+    )
+    for where in ("image 'a.jpg', row 1", "image 'b.jpg', row 2"):
+        assert f"people that are there twice: 1 (the first: {where})" in caplog.text
 
 
 def test_pairing_by_row(put):

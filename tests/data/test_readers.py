@@ -410,7 +410,8 @@ def test_coco(tmp_path, monkeypatch, capsys):
         "of another category (the first: annotations row 5)": [{"category_id": 2}],
         "of an image that the file does not list (the first: annotations row 6)": [{"image_id": 5}],
         "of an image_id that two images have (the first: annotations row 7)": [{"image_id": 44}],
-        "damaged annotations (the first: annotations row 8: expected 51 keypoint numbers (x, y, confidence), got 52)": [
+        "damaged annotations (the first: annotations row 8: expected the joints of COCO (17), Halpe (26 or 136) or "
+        "COCO-WholeBody (133) as x, y, confidence, got 52 numbers)": [
             {"keypoints": [1] * 52}, {"keypoints": [float("nan")] * 51}, {"keypoints": "none"},
         ],
         "no box": [{"bbox": [1, 2, 3]}, {"bbox": None}],
@@ -424,8 +425,8 @@ def test_coco(tmp_path, monkeypatch, capsys):
     out = capsys.readouterr().out
     for reason, kind in bad.items():
         assert f"left out {len(kind)}: {reason}\n" in out
-    path.write_text(json.dumps(content | {"annotations": [good | {"keypoints": [1] * 399}]}))
-    with pytest.raises(InputError, match="nobody's keypoints; .*1 damaged .*annotations row 0: .* got 399"):
+    path.write_text(json.dumps(content | {"annotations": [good | {"keypoints": [1] * 396}]}))
+    with pytest.raises(InputError, match="nobody's keypoints; .*1 damaged .*annotations row 0: .* got 396"):
         run(monkeypatch, root, "coco")
     path.write_text('{"images": []}')
     with pytest.raises(InputError, match="not COCO's person keypoints"):
