@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+import threading
 import types
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -45,7 +46,8 @@ def setup_device(device_target: str = "auto") -> str:
     global _device
     if device_target not in DEVICE_TARGETS:
         raise InputError(f"Unknown device '{device_target}': expected one of {', '.join(DEVICE_TARGETS)}.")
-    import mindspore as ms
+    with _ctrl_c_ends_at_once():
+        import mindspore as ms
 
     candidates = _PREFERENCE if device_target == "auto" else (device_target,)
     device = next((d for d in candidates if ms.hal.is_available(d)), None)
@@ -59,6 +61,22 @@ def setup_device(device_target: str = "auto") -> str:
     log.info("device: %s", device)
     _device = device
     return device
+
+
+@contextmanager
+def _ctrl_c_ends_at_once() -> Iterator[None]:
+    """For the import of MindSpore, whose libraries make an ImportError or an abort of Python's exception."""
+    python_listens = (
+        threading.current_thread() is threading.main_thread()
+        and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    )
+    if python_listens:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        if python_listens:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def expect_no_convolutions() -> None:

@@ -1,6 +1,7 @@
 """The CPU work-around holds whichever module comes first; devices are never replaced."""
 
 import os
+import signal
 import subprocess
 import sys
 
@@ -8,6 +9,7 @@ import pytest
 
 from cliff_ms import runtime
 from cliff_ms.io.errors import InputError
+from tests.paths import ROOT
 
 VARIABLE = "ONEDNN_MAX_CPU_ISA"
 
@@ -48,3 +50,12 @@ def test_devices(monkeypatch):
     assert runtime.setup_device("auto") == "CPU"
     with pytest.raises(InputError, match="'Ascend' is not available: it needs .*CANN"):
         runtime.setup_device("Ascend")
+
+
+def test_ctrl_c_while_mindspore_is_imported(tmp_path):
+    """MindSpore's libraries catch the exception that Python would raise, so there must be none."""
+    (tmp_path / "mindspore.py").write_text("import os\ntry: os.kill(os.getpid(), 2)\nfinally: raise ImportError")
+    code = "from cliff_ms import runtime; runtime.setup_device('CPU')"
+    path = os.pathsep.join([str(tmp_path), str(ROOT)])
+    done = subprocess.run([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": path}, capture_output=True)
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, b"")
