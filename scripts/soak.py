@@ -250,6 +250,8 @@ class Soak:
             return subprocess.Popen(
                 [sys.executable, str(ROOT / str(script)), *map(str, options)],
                 cwd=self._run / "cwd", env=environment, stdout=log, stderr=log, start_new_session=True,
+                # What a shell starts in the background ignores Ctrl-C, and so would this.
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
             )  # fmt: skip
 
     def _kill(self, process: subprocess.Popen, number: signal.Signals, found: list[str]) -> bool:
