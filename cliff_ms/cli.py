@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from cliff_ms.io.errors import InputError
 from cliff_ms.io.tables import cell
-from cliff_ms.runtime import DEVICE_TARGETS, ENGINES
+from cliff_ms.runtime import DEVICE_TARGETS, ENGINES, listen_for_ctrl_c
 
 
 def add_engine_arguments(parser: argparse.ArgumentParser, batch_size: int) -> None:
@@ -71,6 +71,7 @@ def run(main: Callable[[], int | None]) -> None:
     0 for success, 1 for a failure, 2 for bad input (argparse uses the same), 130 when interrupted.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    listen_for_ctrl_c()
     try:
         code = main() or 0
     except InputError as error:

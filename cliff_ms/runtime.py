@@ -3,7 +3,6 @@
 import logging
 import os
 import signal
-import threading
 import types
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -46,8 +45,7 @@ def setup_device(device_target: str = "auto") -> str:
     global _device
     if device_target not in DEVICE_TARGETS:
         raise InputError(f"Unknown device '{device_target}': expected one of {', '.join(DEVICE_TARGETS)}.")
-    with _ctrl_c_ends_at_once():
-        import mindspore as ms
+    import mindspore as ms
 
     candidates = _PREFERENCE if device_target == "auto" else (device_target,)
     device = next((d for d in candidates if ms.hal.is_available(d)), None)
@@ -63,20 +61,22 @@ def setup_device(device_target: str = "auto") -> str:
     return device
 
 
-@contextmanager
-def _ctrl_c_ends_at_once() -> Iterator[None]:
-    """For the import of MindSpore, whose libraries make an ImportError or an abort of Python's exception."""
-    python_listens = (
-        threading.current_thread() is threading.main_thread()
-        and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    )
-    if python_listens:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-    try:
-        yield
-    finally:
-        if python_listens:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+def listen_for_ctrl_c() -> None:
+    """Let Ctrl-C raise KeyboardInterrupt in a program, as Python does, but not inside MindSpore: there it ends at once.
+
+    MindSpore would make an ImportError or an abort of the exception, or write `rank_0/om/analyze_fail.ir` about it.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _interrupt)
+
+
+def _interrupt(number: int, frame: types.FrameType | None) -> None:
+    while frame is not None:
+        if frame.f_globals.get("__name__", "").partition(".")[0] == "mindspore":
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        frame = frame.f_back
+    raise KeyboardInterrupt
 
 
 def expect_no_convolutions() -> None:

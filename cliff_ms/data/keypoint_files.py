@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
 import numpy as np
 
@@ -151,7 +151,7 @@ def _joints(values: object, joint_set: str, where: str) -> np.ndarray:
     count = len(JOINT_SETS[joint_set])
     try:
         joints = np.array(values, np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         joints = np.zeros(0)
     if joints.shape != (3 * count,):
         size = len(values) if isinstance(values, list) else 0
@@ -228,7 +228,7 @@ def _coco_results(results: list, where: str) -> dict[str, list[KeypointPerson]]:
         row = f"{where}, row {k}"
         joints = _joints(field(result, "keypoints", row), "coco17", row)
         score = result.get("score")
-        if score is not None and not (isinstance(score, int | float) and np.isfinite(score)):
+        if score is not None and not _is_number(score):
             raise InputError(f"{row}: 'score' must be a finite number, got {score}.")
         image = result["file_name"] if "file_name" in result else field(result, "image_id", row)
         people_of[_image_key(image, row)].append(KeypointPerson(joints, score, _number(result, row)))
@@ -255,9 +255,14 @@ def _number(person: dict, where: str) -> int | None:
     value = person[key]
     while isinstance(value, list) and len(value) == 1:  # as OpenPose and AlphaPose write it
         value = value[0]
-    if not isinstance(value, int | float) or value != int(value):
+    if not _is_number(value) or value != int(value):
         raise InputError(f"{where}: '{key}' must be a whole number, got {person[key]}.")
     return int(value) if value >= 0 else None
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    """Whether a value of a json is a finite number that fits an integer of 64 bits."""
+    return isinstance(value, int | float) and abs(value) < 2**63
 
 
 def _image_name(image: object, where: str) -> str:
