@@ -210,33 +210,41 @@ class Soak:
         found: list[str] = []
         finished = False
         for attempt, number in enumerate(itertools.islice(self._signals, kills)):
-            start, process = time.monotonic(), self._start()
-            try:
-                finished = process.wait(self._rng.uniform(0, self.tally.seconds)) == 0
-                if not attempt:  # the reference was slower, as the first often is
-                    self.tally.seconds = time.monotonic() - start
-                if not finished:
-                    found.append(f"left with code {process.returncode} on its own")
-            except subprocess.TimeoutExpired:
-                finished = self._kill(process, number, found)
-            found += self._left_behind()
+            finished = self._start_and_kill(number, attempt == 0, found)
             if finished or found:
                 break
         if not finished and not found:
-            process = self._start()
-            try:
-                if process.wait(LASTS_AT_MOST):
-                    found.append(f"left with code {process.returncode} after its kills")
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
-                found.append(f"not done after {LASTS_AT_MOST:.0f} s")
-            found += self._left_behind()
+            self._start_and_wait(found)
         if not found:
             found = [*_hidden(self._run), *_differences(self._reference, self._run)]
         self.tally.runs += 1
         if found:
             self._fail(f"failed_{self.tally.runs}", found)
+
+    def _start_and_kill(self, number: signal.Signals, is_first: bool, found: list[str]) -> bool:
+        """Start, or go on, and kill at a random moment; whether it was done before. What is wrong goes into `found`."""
+        start, process = time.monotonic(), self._start()
+        try:
+            finished = process.wait(self._rng.uniform(0, self.tally.seconds)) == 0
+            if is_first:  # the reference was slower, as the first often is
+                self.tally.seconds = time.monotonic() - start
+            if not finished:
+                found.append(f"left with code {process.returncode} on its own")
+        except subprocess.TimeoutExpired:
+            finished = self._kill(process, number, found)
+        found += self._left_behind()
+        return finished
+
+    def _start_and_wait(self, found: list[str]) -> None:
+        process = self._start()
+        try:
+            if process.wait(LASTS_AT_MOST):
+                found.append(f"left with code {process.returncode} after its kills")
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            found.append(f"not done after {LASTS_AT_MOST:.0f} s")
+        found += self._left_behind()
 
     def _begin(self) -> None:
         shutil.rmtree(self._run, ignore_errors=True)
