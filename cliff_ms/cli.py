@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from cliff_ms.io.errors import InputError
 from cliff_ms.io.tables import cell
-from cliff_ms.runtime import DEVICE_TARGETS, ENGINES
+from cliff_ms.runtime import DEVICE_TARGETS, ENGINES, listen_for_ctrl_c
 
 
 def add_engine_arguments(parser: argparse.ArgumentParser, batch_size: int) -> None:
@@ -74,6 +74,7 @@ def run(main: Callable[[], int | None]) -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a file name need not be text
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    listen_for_ctrl_c()
     try:
         code = main() or 0
     except InputError as error:

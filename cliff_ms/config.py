@@ -346,7 +346,7 @@ def _convert(hint: typing.Any, value: typing.Any, where: str, name: str) -> typi
     if hint is float and not isinstance(value, bool):
         try:
             return float(value)  # YAML takes 1e-4, without a point, for a string
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             pass
     if origin is None and isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
         return value

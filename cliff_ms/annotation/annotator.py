@@ -18,6 +18,7 @@ depend on (e): the same annotation without it takes one more prediction. N is th
 import hashlib
 import logging
 import math
+import os
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -36,7 +37,7 @@ from cliff_ms.data.loader import load_batches
 from cliff_ms.data.source import Source
 from cliff_ms.inference.fit import Fit
 from cliff_ms.io.errors import InputError
-from cliff_ms.io.files import check_not_overwritten, claim_folder, prepare_output_dir
+from cliff_ms.io.files import check_not_overwritten, claim_folder, prepare_output_dir, remove_unfinished
 from cliff_ms.keypoints import SPIN24
 from cliff_ms.rotation import rotmat_to_axis_angle
 from cliff_ms.training.data import for_workers
@@ -368,6 +369,8 @@ def _open_work(job: AnnotationJob, people: Annotations) -> None:
     for section, values in config.items():
         settings |= {f"{section}.{key}": value for key, value in values.items()}
     claim_folder(prepare_output_dir(job.work), settings)
+    for folder in (job.output.parent, *(folder for folder, _, _ in os.walk(job.work))):
+        remove_unfinished(folder)
     if not (job.work / "target.npz").is_file():
         save_annotations(job.work / "target.npz", people)
 

@@ -378,7 +378,7 @@ def _read_eft(path: Path, findings: Findings) -> dict[str, np.ndarray]:
         for index, row in enumerate(rows):
             try:
                 values.append(np.array(row[key], dtype).reshape(shape))
-            except (KeyError, TypeError, ValueError):
+            except (KeyError, TypeError, ValueError, OverflowError):
                 bad[index] = True
                 values.append(np.full(shape, "" if dtype is np.str_ else np.nan, dtype))
         findings.add(f"'{key}' must be {f'numbers of shape {shape}' if shape else 'one value'}", bad)

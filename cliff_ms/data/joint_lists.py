@@ -98,7 +98,7 @@ def _as_array(values: object, confidences: object) -> np.ndarray | None:
         if confidences is not None:
             scores = np.array(confidences, np.float64)
             return np.column_stack([joints, scores]) if joints.shape == (*scores.shape, 2) else None
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     if joints.ndim == 1 and len(joints) % 3 == 0:
         return joints.reshape(-1, 3)

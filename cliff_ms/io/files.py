@@ -1,13 +1,16 @@
 """Files the user names and files we write: checked when read, whole or absent when written."""
 
+import fcntl
 import hashlib
 import json
+import os
+import shutil
 import tempfile
 import tokenize
 import zipfile
 import zlib
 from collections.abc import Container, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -19,6 +22,7 @@ _NOT_ARRAYS = (
     zipfile.BadZipFile, zlib.error, tokenize.TokenError, NotImplementedError, ValueError, EOFError, OSError,
     AttributeError, TypeError,
 )  # fmt: skip
+_UNFINISHED = ".unfinished"
 
 
 def require_file(path: str | Path, what: str) -> Path:
@@ -152,7 +156,10 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     try:
         # A folder of its own, because some libraries leave files of other names behind when they fail.
-        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+        with (
+            tempfile.TemporaryDirectory(prefix=f".{path.name}.", suffix=_UNFINISHED, dir=path.parent) as folder,
+            _locked(folder),
+        ):
             temporary = Path(folder) / path.name
             yield temporary
             temporary.chmod(0o644)  # MindSpore writes files that only their owner can read
@@ -160,6 +167,21 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     except OSError as error:
         reason = error.strerror or str(error)
         raise InputError(f"Cannot write '{path}': {reason}; choose a folder that can be written.") from error
+
+
+def remove_unfinished(folder: str | Path) -> None:
+    """Remove what killed processes left in a folder of files that they were writing, see `atomic_path`.
+
+    What a living process is writing is locked and stays, as it does where a file system knows no locks.
+
+    Args:
+        folder: Not its sub-folders; nothing happens if it is not there.
+    """
+    with suppress(OSError):
+        for entry in list(os.scandir(folder)):
+            if entry.name.startswith(".") and entry.name.endswith(_UNFINISHED) and entry.is_dir():
+                with suppress(OSError), _locked(entry.path, fcntl.LOCK_NB, required=True):
+                    shutil.rmtree(entry.path)
 
 
 def check_not_overwritten(output: Path, inputs: Mapping[str, Path | None]) -> None:
@@ -202,7 +224,7 @@ def claim_folder(folder: Path, settings: dict) -> None:
 
 
 def prepare_output_dir(path: str | Path) -> Path:
-    """Create the output folder and check that a file can be made in it.
+    """Create the output folder, check that a file can be made in it, and remove what killed processes left there.
 
     Args:
         path: The folder; its parents are created too.
@@ -220,4 +242,17 @@ def prepare_output_dir(path: str | Path) -> Path:
             pass
     except OSError as error:
         raise InputError(f"Cannot write to the output folder '{path}': {error.strerror}; choose another.") from error
+    remove_unfinished(path)
     return path
+
+
+@contextmanager
+def _locked(folder: str, how: int = 0, required: bool = False) -> Iterator[None]:
+    """Hold the lock of a folder, which goes with the process; OSError without it if it is required."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(*() if required else (OSError,)):
+            fcntl.flock(handle, fcntl.LOCK_EX | how)
+        yield
+    finally:
+        os.close(handle)

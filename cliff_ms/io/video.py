@@ -268,7 +268,10 @@ def _h264_sink(
     codec = ["-c:v", "libx264", "-preset", "veryfast", "-crf", "20", "-pix_fmt", "yuv420p", "-movflags", "+faststart"]
     command = [ffmpeg, "-hide_banner", "-loglevel", "error", "-y", *source, *sound, *codec, "-f", "mp4", str(path)]
     with tempfile.TemporaryFile() as errors:
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=errors)
+        # In a session of its own: a Ctrl-C of the terminal is for us, who decide when the film ends.
+        process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=errors, start_new_session=True
+        )
         try:
             yield lambda frame: process.stdin.write(frame.tobytes())
         except BrokenPipeError:

@@ -25,7 +25,7 @@ import yaml
 
 from cliff_ms.config import Config, load_config, to_dict
 from cliff_ms.io.errors import InputError
-from cliff_ms.io.files import atomic_path, prepare_output_dir, sha256
+from cliff_ms.io.files import atomic_path, prepare_output_dir, remove_unfinished, sha256
 
 # Settings that the weights do not depend on; how a batch is divided is compared by what comes of it, see `trainer`.
 _WITHOUT_EFFECT = {
@@ -117,6 +117,8 @@ def describe_training(output_dir: Path, config: Config, left_out: Sequence[tuple
         InputError: The folder cannot be written.
     """
     prepare_output_dir(output_dir / "checkpoints")
+    for folder, _, _ in os.walk(output_dir):
+        remove_unfinished(folder)
     with atomic_path(output_dir / "config.yaml") as temporary:
         temporary.write_text(yaml.safe_dump(to_dict(config), sort_keys=False), encoding="utf-8")
     if left_out:

@@ -29,7 +29,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
 
         return {name: parameter.asnumpy() for name, parameter in ms.load_checkpoint(str(path)).items()}
     except (safetensors.SafetensorError, OSError, ValueError, RuntimeError, TypeError) as error:
-        raise InputError(f"{path} is not a {path.suffix} weights file: {_first_line(error)}") from error
+        raise InputError(f"{path} is not a {path.suffix} weights file: {_first_line(error).rstrip('.')}.") from error
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:

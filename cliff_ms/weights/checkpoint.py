@@ -20,7 +20,7 @@ from cliff_ms.body.errors import ERRORS, expected_deviations
 from cliff_ms.body.files import Body
 from cliff_ms.config import Config, ModelConfig, from_dict
 from cliff_ms.io.errors import InputError
-from cliff_ms.io.files import atomic_path, sha256
+from cliff_ms.io.files import atomic_path, remove_unfinished, sha256
 from cliff_ms.weights.array_files import read_arrays, write_arrays
 
 if typing.TYPE_CHECKING:
@@ -332,7 +332,7 @@ def check_body(meta: WeightsMeta, body: Body, where: str) -> None:
 
 
 def check_output(path: Path, suffixes: tuple[str, ...]) -> None:
-    """Refuse a target that cannot be written, before any work is done for it.
+    """Refuse a target that cannot be written, before any work is done for it; see also `remove_unfinished`.
 
     Args:
         path: The file to be written.
@@ -346,6 +346,7 @@ def check_output(path: Path, suffixes: tuple[str, ...]) -> None:
         raise InputError(f"Cannot write {path}: there is no folder {path.parent}; make it first.")
     if path.is_dir() or not os.access(path.parent, os.W_OK):
         raise InputError(f"Cannot write {path}: it is a folder, or {path.parent} is write-protected.")
+    remove_unfinished(path.parent)
 
 
 def _assign(parameters: Mapping[str, typing.Any], arrays: Mapping[str, np.ndarray], where: str) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import mindspore as ms
 
 from cliff_ms.io.errors import InputError
-from cliff_ms.io.files import prepare_output_dir
+from cliff_ms.io.files import prepare_output_dir, remove_unfinished
 from cliff_ms.weights.checkpoint import Weights, side_car
 from cliff_ms.weights.export import export_network
 from cliff_ms.weights.networks import Network, load_model, mindspore_network, onnx_network
@@ -65,6 +65,7 @@ def load_network(weights: Weights, engine: str, batch_size: int) -> tuple[Networ
 def _exported(weights: Weights) -> Network:
     """The network from the cache; where it is not there, or damaged, it is exported, and checked, anew."""
     cached = _cache_folder() / f"{weights.sha256[:32]}-mindspore{ms.__version__}.onnx"
+    remove_unfinished(cached.parent)
     try:
         return onnx_network(cached)[0]
     except InputError:

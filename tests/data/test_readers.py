@@ -328,7 +328,7 @@ def test_extraction_goes_on_after_a_kill(tmp_path, monkeypatch):
                          (("S11_Eating", 1), ("S11_Eating", 6), ("S9_Greeting", 1)))  # fmt: skip
     done.write_bytes(b"whole")
     empty.write_bytes(b"")
-    half = root / "images" / f".{empty.name}.x1y2z3"
+    half = root / "images" / f".{empty.name}.x1y2z3.unfinished"
     half.mkdir()
     (half / empty.name).write_bytes(b"half")
     opened = []

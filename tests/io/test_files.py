@@ -1,10 +1,22 @@
 """Files that users name: whatever is wrong with them is one sentence; what we write does not replace what they gave."""
 
+import signal
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
 from cliff_ms.io.errors import InputError
-from cliff_ms.io.files import check_not_overwritten, claim_folder, read_npy, read_npz, require_file
+from cliff_ms.io.files import (
+    atomic_path,
+    check_not_overwritten,
+    claim_folder,
+    prepare_output_dir,
+    read_npy,
+    read_npz,
+    require_file,
+)
 
 
 def test_damaged_archives_of_arrays_are_refused(tmp_path):
@@ -68,3 +80,16 @@ def test_a_folder_belongs_to_its_settings(tmp_path):
     claim_folder(tmp_path, {"steps": 5, "names": ["a"]})
     with pytest.raises(InputError, match="made with other settings: names differ"):
         claim_folder(tmp_path, {"steps": 5, "names": []})
+
+
+def test_what_a_killed_process_left_goes_and_what_a_living_one_writes_stays(tmp_path):
+    code = "import os; from cliff_ms.io.files import atomic_path\nwith atomic_path('a.npz'): os.kill(os.getpid(), 9)"
+    killed = subprocess.run([sys.executable, "-c", code], cwd=tmp_path)
+    assert killed.returncode == -signal.SIGKILL
+    (left,) = tmp_path.iterdir()
+    (tmp_path / ".mine").mkdir()
+    with atomic_path(tmp_path / "b.npz") as temporary:
+        temporary.touch()
+        prepare_output_dir(tmp_path)
+        assert temporary.exists() and not left.exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".mine", "b.npz"]

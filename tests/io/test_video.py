@@ -6,6 +6,7 @@ import re
 import resource
 import shutil
 import subprocess
+import sys
 
 import cv2
 import numpy as np
@@ -262,3 +263,24 @@ def test_content_tells_videos_from_photos(tmp_path, capfd):
     with pytest.raises(InputError, match="damaged"):
         read_image(tmp_path / "cut.gif")
     assert capfd.readouterr().err == ""
+
+
+@needs_ffmpeg
+def test_ctrl_c_of_a_terminal_does_not_end_the_encoder(tmp_path):
+    code = """
+import os, signal, time
+import numpy as np
+from cliff_ms.io.video import VideoWriter
+
+signal.signal(signal.SIGINT, lambda *_: None)
+with VideoWriter("a.mp4", 10, (64, 64)) as writer:
+    for k in range(10):
+        writer.write(np.zeros((64, 64, 3), np.uint8))
+        if k == 4:
+            time.sleep(0.3)  # the encoder has started, and takes notice
+            os.killpg(0, signal.SIGINT)
+            time.sleep(0.3)
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, start_new_session=True, check=True)
+    with video.VideoReader(tmp_path / "a.mp4") as reader:
+        assert len(list(reader)) == 10

@@ -1,6 +1,7 @@
 """The CPU work-around holds whichever module comes first; devices are never replaced."""
 
 import os
+import signal
 import subprocess
 import sys
 
@@ -8,6 +9,7 @@ import pytest
 
 from cliff_ms import runtime
 from cliff_ms.io.errors import InputError
+from tests.paths import ROOT
 
 VARIABLE = "ONEDNN_MAX_CPU_ISA"
 
@@ -48,3 +50,16 @@ def test_devices(monkeypatch):
     assert runtime.setup_device("auto") == "CPU"
     with pytest.raises(InputError, match="'Ascend' is not available: it needs .*CANN"):
         runtime.setup_device("Ascend")
+
+
+@pytest.mark.parametrize(("module", "code"), [("mindspore", -signal.SIGINT), ("another", 130)])
+def test_ctrl_c_in_a_verb(tmp_path, module, code):
+    """MindSpore's libraries catch the exception that Python would raise, so inside them there must be none."""
+    (tmp_path / f"{module}.py").write_text("import os, time\nos.kill(os.getpid(), 2)\ntime.sleep(1)")
+    verb = f"from cliff_ms import cli; cli.run(lambda: __import__('{module}'))"
+    path = os.pathsep.join([str(tmp_path), str(ROOT)])
+    done = subprocess.run(
+        [sys.executable, "-c", verb], env=os.environ | {"PYTHONPATH": path}, capture_output=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # background jobs ignore it
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (code, b"")

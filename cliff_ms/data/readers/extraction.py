@@ -2,7 +2,6 @@
 
 import logging
 import os
-import shutil
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
@@ -50,7 +49,8 @@ def extract(rows: Rows, root: Path) -> Rows:
     for video, frame, picture in zip(videos, frames, pictures, strict=True):
         if not _is_there(picture):
             wanted[video][frame] = picture
-    _prepare_folders({picture for images in wanted.values() for picture in images.values()})
+    for folder in sorted({picture.parent for picture in pictures}):
+        prepare_output_dir(folder)
     reasons = _extract_all({root / video: images for video, images in wanted.items()})
     why = {video: reasons[root / video] for video in wanted if root / video in reasons}
     good = np.array([video not in why or _is_there(picture) for video, picture in zip(videos, pictures, strict=True)])
@@ -115,15 +115,6 @@ def _frames(video: Path) -> Iterator[np.ndarray]:
             yield from reader
     except InputError as error:
         raise _UnreadableVideo(str(error).rstrip(".")) from None
-
-
-def _prepare_folders(pictures: set[Path]) -> None:
-    """Make the folders of pictures, and remove what killed runs left of these pictures under temporary names."""
-    for folder in sorted({picture.parent for picture in pictures}):
-        prepare_output_dir(folder)
-        for entry in list(os.scandir(folder)):
-            if entry.name.startswith(".") and folder / entry.name[1:].rpartition(".")[0] in pictures:
-                shutil.rmtree(entry.path, ignore_errors=True)
 
 
 def _is_there(picture: Path) -> bool:
