@@ -248,7 +248,7 @@ def _onnx_input_hw(path: Path) -> tuple[int, int]:
 
     try:
         graph = onnx.load(str(path), load_external_data=False).graph
-    except DecodeError as error:
+    except (DecodeError, UnicodeDecodeError) as error:
         raise InputError(f"Detector '{path}' is damaged or not an ONNX file.") from error
     constants = {tensor.name for tensor in graph.initializer}
     inputs = [value.type.tensor_type for value in graph.input if value.name not in constants]

@@ -81,6 +81,10 @@ def read_json(path: Path, what: str, unique_keys: bool = False) -> object:
         raise InputError(f"{what} '{path}' is not JSON: {error.msg} at {place}.") from error
     except (UnicodeDecodeError, OSError) as error:
         raise InputError(f"{what} '{path}' is not JSON: it cannot be read as UTF-8 text.") from error
+    except InputError:
+        raise
+    except (ValueError, RecursionError):
+        raise InputError(f"{what} '{path}' has a number of thousands of digits, or lists nested as deep.") from None
 
 
 def read_npz(path: Path, what: str, keys: Container[str] | None = None) -> dict[str, np.ndarray]:
@@ -118,9 +122,12 @@ def read_npy(path: Path, what: str) -> np.ndarray:
         InputError: If it is damaged or something else.
     """
     try:
-        array = np.load(path, allow_pickle=False)
-        if array.dtype.kind not in "biuf":
-            raise TypeError(f"it holds {array.dtype}")
+        with path.open("rb") as file:
+            array = np.load(file, allow_pickle=False)
+            if array.dtype.kind not in "biuf":
+                raise TypeError(f"it holds {array.dtype}")
+            if file.read(1):
+                raise ValueError("more bytes follow the array")
     except _NOT_ARRAYS as error:  # of an npz, which has no dtype, too
         raise InputError(f"{what} '{path}' is damaged or not an npy file of numbers ({error}).") from None
     return array

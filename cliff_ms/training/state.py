@@ -23,7 +23,7 @@ import safetensors
 import safetensors.numpy
 import yaml
 
-from cliff_ms.config import Config, load_config, to_dict
+from cliff_ms.config import Config, from_dict, load_config, to_dict
 from cliff_ms.io.errors import InputError
 from cliff_ms.io.files import atomic_path, prepare_output_dir, remove_unfinished, sha256
 
@@ -139,7 +139,7 @@ def save_state(output_dir: Path, arrays: dict[str, np.ndarray], progress: Progre
         InputError: The disk is full, or the folder cannot be written; earlier checkpoints are untouched.
     """
     folder = output_dir / "checkpoints"
-    path = folder / f"state_{progress.step:08d}.safetensors"
+    path = folder / f"{_state_name(progress.step)}.safetensors"
     try:
         with atomic_path(path) as temporary:
             _write(temporary, arrays)
@@ -174,7 +174,9 @@ def load_state(output_dir: Path) -> tuple[dict[str, np.ndarray], Progress]:
             values = json.loads(described.read_text(encoding="utf-8"))
             if values.pop("sha256") != sha256(file):
                 raise ValueError("its sha256 differs")
-            arrays, progress = safetensors.numpy.load_file(file), Progress(**values)
+            arrays, progress = safetensors.numpy.load_file(file), from_dict(Progress, values, described.name)
+            if described.stem != _state_name(progress.step):
+                raise ValueError(f"it is of step {progress.step}")
         except (OSError, ValueError, TypeError, KeyError, safetensors.SafetensorError) as error:
             log.warning("checkpoint '%s' is damaged (%s): trying the one before", file, error)
             continue
@@ -182,6 +184,10 @@ def load_state(output_dir: Path) -> tuple[dict[str, np.ndarray], Progress]:
     if states:
         raise InputError(f"None of the {len(states)} checkpoints in '{output_dir}' is intact: start anew.")
     return {}, Progress()
+
+
+def _state_name(step: int) -> str:
+    return f"state_{step:08d}"
 
 
 def _states(folder: Path) -> list[Path]:

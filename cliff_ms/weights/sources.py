@@ -31,6 +31,7 @@ _BOOKKEEPING = ("n_averaged", "steps", "step", "initted", "decay", "num_updates"
 _WRAPPERS = ("_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 _LEADING = re.compile(rf"(?:(?:{'|'.join(_WRAPPERS)}|model)\.)*")
 _INSIDE = re.compile(rf"(?<=\.)(?:{'|'.join(_WRAPPERS)})\.")
+_VARIANCES = ("running_var", "moving_variance")
 _WIDENED = ("float16", "bfloat16")
 _OTHER_KINDS = {
     b"version https://git-lfs": "is a pointer of Git LFS to the file, not the file: fetch it with git lfs pull",
@@ -157,7 +158,8 @@ def to_float32(entries: Mapping[str, typing.Any], names: Iterable[str], where: s
         Name -> array.
 
     Raises:
-        InputError: Integers, complex numbers, or no numbers at all; values that are not finite, or not in float32.
+        InputError: Integers, complex numbers, or no numbers at all; values that are not finite, or not in float32;
+            negative variances.
     """
     arrays, widened, rounded = {}, collections.Counter(), []
     for name in names:
@@ -175,6 +177,8 @@ def to_float32(entries: Mapping[str, typing.Any], names: Iterable[str], where: s
         if not np.isfinite(arrays[name]).all():
             reason = "too large for float32" if np.isfinite(array).all() else "not finite (NaN or infinite)"
             raise InputError(f"{where}: {name} holds values that are {reason}; the file cannot be used.")
+        if name.endswith(_VARIANCES) and (arrays[name] < 0).any():
+            raise InputError(f"{where}: {name} holds negative variances; the file cannot be used.")
         if kind in _WIDENED:
             widened[kind] += 1
         elif kind == "float64":
@@ -211,6 +215,7 @@ def _kind(entry: typing.Any) -> str:
 def _read_torch(file: typing.BinaryIO, path: Path) -> typing.Any:
     torch = optional_module("torch")
 
+    _report_damage(file, path)
     try:
         with torch.serialization.safe_globals(_harmless_globals()):
             return torch.load(file, map_location="cpu", weights_only=True)
@@ -222,6 +227,17 @@ def _read_torch(file: typing.BinaryIO, path: Path) -> typing.Any:
                 "code when loaded; save only the state dict with PyTorch and convert that."
             ) from error
         raise InputError(f"{path} is not a PyTorch weights file, or it is truncated or damaged.") from error
+
+
+def _report_damage(file: typing.BinaryIO, path: Path) -> None:
+    """PyTorch itself does not look at the checksums that it writes, and can be told not to write them."""
+    try:
+        damaged = zipfile.ZipFile(file).testzip()
+        if damaged is not None:
+            log.warning("%s is damaged, or was saved without checksums: that of '%s' is wrong.", path, damaged)
+    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError, ValueError):
+        pass  # of the time before zip archives, or unreadable, which is said next
+    file.seek(0)
 
 
 def _read_safetensors(path: Path) -> dict[str, typing.Any]:
