@@ -21,7 +21,7 @@ CropStyle = Literal["affine", "rounded"]
 FocalLengths = Literal["known", "estimated"]
 BadImage = Literal["stop", "skip"]
 RotationCentre = Literal["image", "crop"]
-Precision = Literal["fp32", "fp16"]
+Precision = Literal["fp32", "fp16", "bf16"]
 
 
 @dataclass(frozen=True)
@@ -206,13 +206,15 @@ class TrainConfig:
         accumulate: Batches per update.
         clip_norm: Global norm that gradients are clipped to; 0 for none.
         max_skipped: Steps in a row that may be skipped because something is not finite; of more, training ends.
-        precision: 'fp32', or 'fp16' (encoder and regressor; SMPL, camera and losses stay fp32).
+        precision: 'fp32'; or, of encoder and regressor, 'fp16' or 'bf16' (Ascend only); SMPL, camera and losses stay
+            fp32.
         loss_scale: Fixed factor, or 0 for a dynamic one; matters with 'fp16' only.
         ema: Decay of the moving average of the weights, which is what is validated, drawn and saved as best and
             final; 0 for none.
         pretrained: Weights to start from, of an encoder or a whole model; empty for none.
         freeze_norm: BatchNorm uses its running statistics and leaves them as they are, and nothing is dropped out: for
             finetuning. Scales and shifts still learn.
+        sync_norm: BatchNorm takes mean and variance over the batches of all workers (Ascend only), not of each alone.
         seed: Of weights, order, augmentation and dropout.
         val_every: Steps between validations; 0 for never.
         save_every: Steps between checkpoints.
@@ -232,6 +234,7 @@ class TrainConfig:
     ema: float = 0.0
     pretrained: str = ""
     freeze_norm: bool = False
+    sync_norm: bool = False
     seed: Annotated[int, Within(0, 2**32 - 1)] = 0
     val_every: Interval = 1000
     save_every: Count = 1000

@@ -79,6 +79,13 @@ def _interrupt(number: int, frame: types.FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
+def current_device() -> str:
+    """The device that MindSpore computes on: 'Ascend', 'GPU' or 'CPU'."""
+    import mindspore as ms
+
+    return ms.get_context("device_target")
+
+
 def expect_no_convolutions() -> None:
     """Use AVX-512 where the processor has it, see the top of this file: keypoint models train 1.3 times as fast.
 

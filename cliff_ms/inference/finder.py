@@ -35,13 +35,16 @@ class Finder:
         """The people in a photo.
 
         Raises:
-            InputError: No entry for it, boxes outside it, or boxes and keypoints that do not pair up.
+            InputError: No entry for it, people of an image of another size, boxes outside it, or boxes and keypoints
+                that do not pair up.
         """
         if self.detector is not None:
             return self.detector.find(image)
         boxes, keypoints = (
             None if people is None else found.for_image(people, path, file) for people, file in self._given()
         )
+        for given in filter(None, (boxes, keypoints)):
+            found.check_stated_size(given, image.shape[:2], str(path))
         people = self._paired(boxes, keypoints, str(path))
         found.check_boxes_in_image(people.boxes, image.shape[:2], str(path))
         return people

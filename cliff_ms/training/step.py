@@ -7,27 +7,68 @@ from mindspore import dtype as mstype
 
 from cliff_ms import camera
 from cliff_ms.body.smpl import SMPL
+from cliff_ms.config import TrainConfig
+from cliff_ms.io.errors import InputError
 from cliff_ms.keypoints import SPIN24_OF_LANDMARKS
 from cliff_ms.models.cliff import CLIFF
 from cliff_ms.rotation import rot6d_to_rotmat
 from cliff_ms.training import losses
 from cliff_ms.training.dropout import SeededDropout
 
-# What 'fp16' leaves in single precision, besides all that is not encoder or regressor: rotations, SMPL, cameras,
-# losses and the update.
+# What half precision leaves in single precision, besides all that is not encoder or regressor: rotations, SMPL,
+# cameras, losses and the update.
 FP32_CELLS = (nn.BatchNorm1d, nn.BatchNorm2d, SeededDropout)
+HALF_PRECISION = {"fp16": mstype.float16, "bf16": mstype.bfloat16}  # values of train.precision
 SCALE_WINDOW = 1000  # good steps after which a dynamic loss scale is doubled
 FIRST_SCALE, MAX_SCALE = 2.0**16, 2.0**24  # of a dynamic loss scale
 _INFINITY = float("inf")
 
 
-def set_fp16(cliff: CLIFF) -> None:
-    """Let encoder and regressor compute in half precision, except for `FP32_CELLS`; the weights stay float32."""
+def check_device(settings: TrainConfig, device: str) -> None:
+    """Check that a device can do what a training asks for.
+
+    Args:
+        settings: The optimisation.
+        device: 'Ascend', 'GPU' or 'CPU'.
+
+    Raises:
+        InputError: It cannot.
+    """
+    if settings.sync_norm and device != "Ascend":
+        raise InputError(
+            f"train.sync_norm: MindSpore synchronises BatchNorm on Ascend only, and this is {device}; set it to false."
+        )
+    if settings.precision == "bf16" and device != "Ascend":
+        raise InputError(
+            f"train.precision bf16: MindSpore multiplies and convolves bfloat16 on Ascend only, and this is {device}; "
+            "set it to fp32 or fp16."
+        )
+
+
+def set_half_precision(cliff: CLIFF, precision: str) -> None:
+    """Let encoder and regressor compute in half precision, except for `FP32_CELLS`; the weights stay float32.
+
+    Args:
+        cliff: The network.
+        precision: A key of `HALF_PRECISION`.
+    """
     for part in (cliff.encoder, cliff.regressor):
-        part.to_float(mstype.float16)
+        part.to_float(HALF_PRECISION[precision])
         for _, cell in part.cells_and_names():
             if isinstance(cell, FP32_CELLS):
                 cell.to_float(mstype.float32)
+
+
+def synchronise_norm(cliff: CLIFF) -> None:
+    """Let BatchNorm take mean and variance over the batches of all workers; names and statistics stay what they are.
+
+    Each keeps its Cell and gets the operation of `nn.SyncBatchNorm`, which differs in that alone; with one worker it is
+    the same.
+    """
+    for _, cell in cliff.cells_and_names():
+        if isinstance(cell, (nn.BatchNorm1d, nn.BatchNorm2d)):
+            # A BatchNorm's own `momentum` is 1 minus the argument.
+            cell.bn_train = nn.SyncBatchNorm(cell.num_features, cell.eps, 1 - cell.momentum).bn_train
 
 
 def freeze_norm(cliff: CLIFF) -> None:

@@ -24,7 +24,16 @@ from cliff_ms.training.data import TrainingData, for_workers
 from cliff_ms.training.dropout import seed_dropouts
 from cliff_ms.training.recorder import Recorder
 from cliff_ms.training.state import Progress, check_folder, describe_training, load_state, locked_folder
-from cliff_ms.training.step import FIRST_SCALE, CLIFFTrainOneStepCell, CLIFFWithLoss, freeze_norm, set_fp16
+from cliff_ms.training.step import (
+    FIRST_SCALE,
+    HALF_PRECISION,
+    CLIFFTrainOneStepCell,
+    CLIFFWithLoss,
+    check_device,
+    freeze_norm,
+    set_half_precision,
+    synchronise_norm,
+)
 from cliff_ms.training.validation import Validator
 from cliff_ms.training.watch import Watch
 from cliff_ms.weights.checkpoint import check_body, load_encoder, load_into, load_weights, model_differences
@@ -55,8 +64,9 @@ def train(
         its state is saved. MindSpore turns a Ctrl-C into a SIGTERM while it compiles or runs a graph.
 
     Raises:
-        InputError: The configuration, a file it names or the folder cannot be used; the disk is full.
+        InputError: The configuration, a file it names, the device or the folder cannot be used; the disk is full.
     """
+    check_device(config.train, runtime.current_device())
     with locked_folder(output_dir) if rank == 0 else nullcontext():
         if rank == 0:
             check_folder(output_dir, config, resume)
@@ -151,10 +161,12 @@ class Trainer:
             _load_pretrained(cliff, config, body)
         self.weight_names = [name for name, _ in cliff.parameters_and_names()]
         key = seed_dropouts(cliff)
-        half = config.train.precision == "fp16"
-        if half:
-            set_fp16(cliff)
         settings = config.train
+        if settings.sync_norm:
+            synchronise_norm(cliff)
+        if settings.precision in HALF_PRECISION:
+            set_half_precision(cliff, settings.precision)
+        scaled = settings.precision == "fp16"  # bf16 has the range of fp32
         self.step = CLIFFTrainOneStepCell(
             network_with_loss(cliff, config, body),
             nn.Adam(cliff.trainable_params(), settings.learning_rate),
@@ -162,8 +174,8 @@ class Trainer:
             accumulate=settings.accumulate,
             clip_norm=settings.clip_norm,
             ema=settings.ema,
-            loss_scale=(settings.loss_scale or FIRST_SCALE) if half else 1.0,
-            dynamic_scale=half and not settings.loss_scale,
+            loss_scale=(settings.loss_scale or FIRST_SCALE) if scaled else 1.0,
+            dynamic_scale=scaled and not settings.loss_scale,
         )
         self.step.set_train()
         if settings.freeze_norm:

@@ -67,7 +67,7 @@ def test_file_with_overrides_and_back(tmp_path):
         (["data.labelled=0.5"], "data.labelled is a share of the stream's people"),
         (["data.stream=true"], "beside a stream, the weights of the sources must sum to less than 1"),
         (["data.train=[]"], "a list of 'train' sources, or both"),
-        (["train.precision=bf16"], "must be one of fp32, fp16"),
+        (["train.precision=int8"], "must be one of fp32, fp16, bf16, but got 'int8'"),
         (["steps"], "an override is section.key=value"),
         (["body=smpl.pkl", "body.name=a"], "an override is section.key=value"),
         (["train={seed: 1, seed: 2}"], "'seed' appears twice"),

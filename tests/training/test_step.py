@@ -7,15 +7,18 @@ import pytest
 
 import mindspore as ms
 from mindspore import Tensor, ops
+from mindspore._c_expression import MixedPrecisionType
+from mindspore.nn.layer import normalization
 
 from cliff_ms.body.files import load_body
 from cliff_ms.body.smpl import build_smpl
+from cliff_ms.config import TrainConfig
 from cliff_ms.data.batching import Batch
 from cliff_ms.io.errors import InputError
 from cliff_ms.models.cliff import CLIFF
 from cliff_ms.models.regressor import Regressor
-from cliff_ms.training.dropout import SeededDropout
-from cliff_ms.training.step import set_fp16
+from cliff_ms.training.dropout import SeededDropout, seed_dropouts
+from cliff_ms.training.step import check_device, set_half_precision, synchronise_norm
 from tests.toys.reference import reference_joints
 from tests.toys.training import (
     WEIGHTS,
@@ -227,7 +230,7 @@ def test_half_precision_keeps_weights_and_geometry_in_single_and_drops_what_the_
     full, _ = network(*map(Tensor, BATCH))
     cliff = with_dropout()
     network, key = cliff_with_loss(cliff, BODY)
-    set_fp16(cliff)
+    set_half_precision(cliff, "fp16")
     step, run = train_step(network, key, learning_rate=0.0, loss_scale=2.0**10, dynamic_scale=True)
     reports = [run(BATCH, key=key) for key in ((0, 0), (0.3, 0.2), (0, 0))]
     losses = [report[0] for report, _ in reports]
@@ -235,6 +238,54 @@ def test_half_precision_keeps_weights_and_geometry_in_single_and_drops_what_the_
     assert losses[0] != full.asnumpy() and reports[-1][1] == 0
     assert losses[0] == losses[2] != losses[1]
     assert all(p.dtype == ms.float32 for p in step.weights)
+
+
+def test_what_only_ascend_has_is_refused_elsewhere():
+    for device in ("CPU", "GPU"):
+        with pytest.raises(InputError, match=f"train.sync_norm: .* on Ascend only, and this is {device}"):
+            check_device(TrainConfig(sync_norm=True), device)
+        with pytest.raises(InputError, match=f"train.precision bf16: .* on Ascend only, and this is {device}"):
+            check_device(TrainConfig(precision="bf16"), device)
+        check_device(TrainConfig(precision="fp16", freeze_norm=True), device)
+    check_device(TrainConfig(precision="bf16", sync_norm=True), "Ascend")
+
+
+def test_bf16_is_of_encoder_and_regressor_alone(graph_mode):
+    """The graph that Ascend would be given; the CPU has no kernels for it."""
+    cliff = CLIFF("keypoints", width=0.0625)
+    seed_dropouts(cliff)
+    set_half_precision(cliff, "bf16")
+    kinds = {name: cell.mixed_precision_type for name, cell in cliff.cells_and_names() if not cell.cells()}
+    halves = {name for name, kind in kinds.items() if kind == MixedPrecisionType.BF16}
+    assert {"regressor.fc1", "regressor.deccam"} <= halves
+    rest = {type(dict(cliff.cells_and_names())[name]) for name in kinds.keys() - halves}
+    assert rest == {ms.nn.BatchNorm1d, SeededDropout}
+    assert all(p.dtype == ms.float32 for p in cliff.get_parameters())
+
+
+def test_synchronised_norm_of_one_worker_is_plain_and_of_two_the_group_s(graph_mode, monkeypatch):
+    states = []
+    for synchronised in (False, True):
+        ms.set_seed(0)
+        network = small_network(batch_norm=True)
+        if synchronised:
+            synchronise_norm(network)
+        step, run = train_step(network)
+        reports = [run(POINTS)[0] for _ in range(3)]
+        states.append(state(step) | {"reports": np.array(reports)})
+    assert list(states[0]) == list(states[1])  # what a checkpoint holds, under the same names
+    for name, array in states[0].items():
+        np.testing.assert_array_equal(states[1][name], array, err_msg=name)
+
+    # Two workers on Ascend, as far as it can be seen without: the operation, its group and its constants.
+    monkeypatch.setattr(normalization, "get_group_size", lambda: 2)
+    monkeypatch.setattr(normalization.context, "get_context", lambda key: "Ascend")
+    synchronise_norm(network)
+    (norm,) = (cell for _, cell in network.cells_and_names() if isinstance(cell, ms.nn.BatchNorm1d))
+    assert type(norm.bn_train).__name__ == "SyncBatchNorm"
+    given = norm.bn_train.init_attrs
+    assert (given["group"], given["device_num"]) == ("hccl_world_group", 2)
+    np.testing.assert_allclose([given["epsilon"], given["momentum"]], [1e-5, 0.1])
 
 
 @pytest.mark.slow
