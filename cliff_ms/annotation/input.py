@@ -16,7 +16,15 @@ from cliff_ms.data.annotation_files import load_annotations
 from cliff_ms.data.annotations import Annotations
 from cliff_ms.data.crop import box_to_crop
 from cliff_ms.data.decoding import ImageFile
-from cliff_ms.data.detections import MIN_CONFIDENCE, MIN_JOINTS, box_around, read_keypoints
+from cliff_ms.data.detections import (
+    MIN_CONFIDENCE,
+    MIN_JOINTS,
+    Detections,
+    box_around,
+    check_stated_size,
+    entry_of,
+    read_keypoints,
+)
 from cliff_ms.data.keypoint_files import coco_people, field, is_coco
 from cliff_ms.data.label_checks import Findings, examine, without_bad_rows
 from cliff_ms.data.picture_checks import CENTER_OUTSIDE, look_at_pictures
@@ -53,8 +61,8 @@ def read_target(path: Path | None, image_dir: Path | None, model: ModelConfig, b
     (`keypoints2d`) and `input_keypoints`, one that is missing is made of the other.
 
     Args:
-        path: Standard npz; COCO's person_keypoints json; folder of OpenPose json, one per image; or None for the people
-            that the bundled detector finds in the images.
+        path: Standard npz; COCO's person_keypoints json; keypoints that a detector found, in a file or folder that
+            `data.detections` reads; or None for the people that the bundled detector finds in the images.
         image_dir: Folder of the images, or None where they are not needed.
         model: The network that will read them.
         bad_image: 'skip' leaves people out, with a warning, whose image cannot be read or is not that of the labels.
@@ -95,10 +103,11 @@ def _read_people(
     """The people of any file, what it knows of them, and whether they were labelled, see `Target`."""
     if path is None:
         return _from_images(image_dir, model.crop_hw), None, False
-    if path.is_dir():
-        return _from_openpose(path, image_dir, model.crop_hw), None, False
-    if content := _coco_content(path):
+    content = None if path.is_dir() else _json_content(path)
+    if is_coco(content):
         return _from_coco(content, path, model.crop_hw), None, False
+    if path.is_dir() or (content is not None and not _is_eft(content)):
+        return _from_detected(path, image_dir, model.crop_hw), None, False
     truth = load_annotations(path, ("annot_id",))
     labelled = truth.input_keypoints is None or bool(truth.keypoints2d[..., 2].any())
     return _without_bodies(truth, labelled), truth, labelled
@@ -139,12 +148,15 @@ def _rows_with_images(people: Annotations, image_dir: Path, bad_image: BadImage)
     return np.delete(np.arange(len(people)), bad)
 
 
-def _coco_content(path: Path) -> dict | None:
-    """What a file of COCO's kind holds."""
-    if require_file(path, "Annotation file").suffix != ".json":
-        return None
-    content = read_json(path, "Annotation file")
-    return content if is_coco(content) else None
+def _json_content(path: Path) -> object:
+    """What a json holds; None of another file."""
+    is_json = require_file(path, "Annotation file").suffix == ".json"
+    return read_json(path, "Annotation file") if is_json else None
+
+
+def _is_eft(content: object) -> bool:
+    """Whether a json is of the kind of EFT's fits, which `load_annotations` reads."""
+    return isinstance(content, dict) and "data" in content
 
 
 def _from_coco(content: dict, path: Path, crop_hw: tuple[int, int]) -> Annotations:
@@ -168,22 +180,34 @@ def _from_coco(content: dict, path: Path, crop_hw: tuple[int, int]) -> Annotatio
     return replace(_boxed(names, ids, np.array(boxes), keypoints, "coco17", crop_hw), img_hw=img_hw)
 
 
-def _from_openpose(folder: Path, image_dir: Path | None, crop_hw: tuple[int, int]) -> Annotations:
-    """One row per person, in the order of the files' names and of their content."""
+def _from_detected(path: Path, image_dir: Path | None, crop_hw: tuple[int, int]) -> Annotations:
+    """One row per person of a detector's output, in the order of the file, or of the names of a folder's."""
     if image_dir is None:
-        raise InputError(f"'{folder}' holds no image names or sizes: name the folder of the images with --image_dir.")
-    image_of = {image.stem: image.name for image in find_inputs([str(image_dir)])}
-    found = read_keypoints(folder)
-    missing = [stem for stem in found if stem not in image_of]
-    if missing:
-        raise InputError(f"'{image_dir}' has no image '{missing[0]}', of which '{folder}' holds keypoints.")
+        raise InputError(f"'{path}' does not say how large the images are: name their folder with --image_dir.")
+    found = {name: each for name, each in read_keypoints(path).items() if len(each.boxes)}
+    if not found:
+        raise InputError(f"'{path}': nobody has the {MIN_JOINTS} visible joints that a box needs.")
+    names = _names_in(image_dir, found, path)
     people = list(found.values())
+    for name, each in zip(names, people, strict=True):
+        if each.stated_hw is not None:
+            check_stated_size(each, ImageFile(image_dir / name).img_hw, str(image_dir / name))
     counts = [len(each.boxes) for each in people]
-    if not sum(counts):
-        raise InputError(f"'{folder}': nobody has the {MIN_JOINTS} visible joints that a box needs.")
-    names = np.repeat([image_of[stem] for stem in found], counts)
     boxes, keypoints = (np.concatenate([getattr(each, name) for each in people]) for name in ("boxes", "keypoints"))
-    return _boxed(names, np.arange(len(names)), boxes, keypoints, "openpose25", crop_hw)
+    ids = np.arange(sum(counts))
+    return _boxed(np.repeat(names, counts), ids, boxes, keypoints, people[0].joint_set, crop_hw)
+
+
+def _names_in(image_dir: Path, found: Mapping[str, Detections], path: Path) -> list[str]:
+    """What the images of the entries of `found` are called, from `image_dir` on."""
+    names = {name: name for name in found if (image_dir / name).is_file()}
+    if len(names) < len(found):
+        for image in find_inputs([str(image_dir)]):
+            names.setdefault(entry_of(found, image), image.name)
+    missing = [name for name in found if name not in names]
+    if missing:
+        raise InputError(f"'{image_dir}' has no image '{missing[0]}', of which '{path}' holds keypoints.")
+    return [names[name] for name in found]
 
 
 def _from_images(image_dir: Path | None, crop_hw: tuple[int, int]) -> Annotations:

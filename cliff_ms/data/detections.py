@@ -6,7 +6,7 @@ of the full image.
 
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -127,12 +127,36 @@ def read_keypoints(path: str | Path) -> dict[str, Detections]:
     return kept
 
 
-def for_image(people: dict[str, Detections], path: str | Path, source: str | Path) -> Detections:
-    """Look up the people of an image.
+def entry_of(people: Mapping[str, Detections], path: str | Path) -> str | None:
+    """The entry of an image.
 
     An entry names an image by its file name, by that and some of its folders ('train/a.jpg'), by its stem, or by its
     COCO id, which is the stem or ends it ('000000044474' for '44474.jpg' and 'COCO_train2014_000000044474.jpg'). The
     most specific entry counts.
+
+    Args:
+        people: What `read_boxes` or `read_keypoints` returned.
+        path: The image.
+
+    Returns:
+        A key of `people`, or None.
+    """
+    for all_images in (ANY_IMAGE, EVERY_IMAGE):
+        if all_images in people:
+            return all_images
+    parts = Path(path).absolute().parts
+    stem = Path(path).stem
+    coco_id = re.fullmatch(r"(?:.*_(?=\d{12}$))?(\d+)", stem)
+    for start in range(len(parts)):
+        for name in (parts[-1], stem, coco_id[1].zfill(12) if coco_id else stem):
+            key = Path(*parts[start:-1], name).as_posix()
+            if key in people:
+                return key
+    return None
+
+
+def for_image(people: dict[str, Detections], path: str | Path, source: str | Path) -> Detections:
+    """Look up the people of an image, see `entry_of`.
 
     Args:
         people: What `read_boxes` or `read_keypoints` returned.
@@ -145,17 +169,9 @@ def for_image(people: dict[str, Detections], path: str | Path, source: str | Pat
     Raises:
         InputError: If there is no entry for it.
     """
-    for all_images in (ANY_IMAGE, EVERY_IMAGE):
-        if all_images in people:
-            return people[all_images]
-    parts = Path(path).absolute().parts
-    stem = Path(path).stem
-    coco_id = re.fullmatch(r"(?:.*_(?=\d{12}$))?(\d+)", stem)
-    for start in range(len(parts)):
-        for name in (parts[-1], stem, coco_id[1].zfill(12) if coco_id else stem):
-            key = Path(*parts[start:-1], name).as_posix()
-            if key in people:
-                return people[key]
+    entry = entry_of(people, path)
+    if entry is not None:
+        return people[entry]
     names = ", ".join(f"'{name}'" for name in list(people)[:3]) + (", ..." if len(people) > 3 else "")
     raise InputError(
         f"'{source}' has no entry for image '{path}': it is for other images ({names or 'none'}); name the "

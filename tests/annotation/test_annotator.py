@@ -338,6 +338,35 @@ def test_openpose_folder_is_the_same_people(tmp_path):
     assert not found.keypoints2d[:, [SPIN24.index("neck_lsp"), SPIN24.index("pelvis_mpii")]].any()
 
 
+def test_results_of_a_detector_are_the_same_people(tmp_path):
+    keypoints = np.load(HELD_OUT)["input_keypoints"][:40]
+    keypoints = keypoints[(keypoints[..., 2] > 0).sum(1) > 12][:3]
+    names = np.array(["000000000007.png", "b.png", "b.png"])
+    (tmp_path / "images").mkdir()
+    for name in names[:2]:
+        write_image(tmp_path / "images" / name, np.zeros((720, 1280, 3), np.uint8))
+    rows = [
+        {"image_id": k, "keypoints": each.ravel().tolist()} for k, each in zip((7, "b", "b"), keypoints, strict=True)
+    ]
+    sizes = np.tile(np.float32([720, 1280]), (3, 1))
+    for nobody in ([], [{"image_id": "c.png", "keypoints": [0] * 51}]):
+        (tmp_path / "results.json").write_text(json.dumps(rows + nobody))
+        found = read_target(tmp_path / "results.json", tmp_path / "images", MODEL).people
+        assert_same(found, boxed(tmp_path, keypoints, names, "coco17", sizes))
+    for text, message in [
+        (
+            json.dumps([*rows, rows[0] | {"image_id": "c.png"}]),
+            "images' has no image 'c.png', of which '.*results.json'",
+        ),
+        ("[]", "nobody has the 6 visible joints"),
+        ('{"b.png": [[1, 2, 3, 4]]}', "is of no known kind: expected OpenPose JSON"),
+        (json.dumps({"b": {"people": [], "canvas_height": 9}}), "nobody has the 6 visible joints"),
+    ]:
+        (tmp_path / "results.json").write_text(text)
+        with pytest.raises(InputError, match=message):
+            read_target(tmp_path / "results.json", tmp_path / "images", MODEL)
+
+
 def test_people_in_bad_images_end_it_or_are_left_out(files, tmp_path, caplog):
     with np.load(files / "people.npz") as known:
         names, sizes = known["imgname"], known["img_hw"].astype(int)
