@@ -253,6 +253,7 @@ def test_what_only_ascend_has_is_refused_elsewhere():
 def test_bf16_is_of_encoder_and_regressor_alone(graph_mode):
     """The graph that Ascend would be given; the CPU has no kernels for it."""
     cliff = CLIFF("keypoints", width=0.0625)
+    cliff.regressor = Regressor(cliff.encoder.out_channels)  # with dropout, as images have it
     seed_dropouts(cliff)
     set_half_precision(cliff, "bf16")
     kinds = {name: cell.mixed_precision_type for name, cell in cliff.cells_and_names() if not cell.cells()}
