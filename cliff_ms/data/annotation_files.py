@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from cliff_ms.body.kinematics import NUM_BETAS
 from cliff_ms.data.annotations import PIXELS_PER_SCALE, Annotations, to_scale
 from cliff_ms.data.label_checks import Findings, examine, without_bad_rows
 from cliff_ms.io.errors import InputError
@@ -37,7 +38,6 @@ _KEY_OF = {
     "gender": "gender", "group": "group",
 }  # fmt: skip
 _KEYS = {*_KEY_OF.values(), "pose_cam", "trans_cam", "cam_ext", "cam_int", "gtkps"}
-NUM_BETAS = 10
 _GENDERS = {"male": "m", "female": "f", "neutral": "n", "m": "m", "f": "f", "n": "n"}
 _CHECKED, _CHECKS = "checked", 1  # key of the mark that a file was checked, and the version of the checks
 _MANY = 100_000  # rows, from which on reading them takes seconds

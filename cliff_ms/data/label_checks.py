@@ -15,6 +15,7 @@ from scipy.spatial.transform import Rotation
 
 from cliff_ms.body.files import load_body
 from cliff_ms.body.skinning import Skinner
+from cliff_ms.camera import HMR_FOCAL_LENGTH
 from cliff_ms.data.annotations import PIXELS_PER_SCALE, Annotations
 from cliff_ms.io.errors import InputError
 from cliff_ms.keypoints import SPIN24, SPIN24_OF_LANDMARKS, convert_keypoints, flip_permutation
@@ -25,7 +26,6 @@ _MAX_EXTENT, _MIN_EXTENT = 4.0, 0.2  # m, of the largest distance between two jo
 _MAX_ANGLE = 2 * np.pi  # rad; of the largest joint angle of most people
 _MAX_BETA = 20.0
 _MAX_DISTANCE = 100.0  # m, from the camera, of most people
-_HMR_FOCAL_LENGTH = 5000.0  # px; of HMR's crops, which is no lens
 _EXTENTS_IN_BOX = 20.0  # a box is neither that much larger than the person's keypoints nor smaller
 _USUAL_BOX = (0.8, 3.0)  # times as high as the keypoints extend, as most boxes are
 _ELSEWHERE = 0.6  # box heights, that most boxes are off their keypoints, or keypoints off others
@@ -187,8 +187,10 @@ def _compare_with_boxes(people: Annotations, findings: Findings) -> None:
 
 def _examine_cameras(known: Annotations, good: np.ndarray, findings: Findings) -> None:
     """Image sizes, focal lengths and the places of boxes and people."""
-    if (known.focal_length[good] == _HMR_FOCAL_LENGTH).all():
-        findings.notes.append("every focal length is 5000 px: HMR's of a crop, perhaps, and not that of the images?")
+    if (known.focal_length[good] == HMR_FOCAL_LENGTH).all():
+        findings.notes.append(
+            f"every focal length is {HMR_FOCAL_LENGTH:.0f} px: HMR's of a crop, perhaps, and not that of the images?"
+        )
     if known.img_hw is not None:
         outside = outside_image(known.center[good], known.img_hw[good])
         if outside.mean() > 0.5:

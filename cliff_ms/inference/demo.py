@@ -32,8 +32,8 @@ from cliff_ms.visual.motion import Track, write_amass, write_bvh
 from cliff_ms.visual.page import PageEntry, Person, write_page
 from cliff_ms.visual.render import PALETTE, render_overlay, render_side
 
-# Of the crop's height. Fitted held-out people are 1 % off, half hidden and noisy ones 7 % at most in 95 of 100; with
-# joints in another order or of another image it is 8 to 25 %.
+# Of the crop's height. Of the first 200 held-out people, fitted, 95 in 100 are within 1.1 % with exact keypoints and
+# 6.6 % half hidden; half of them are beyond 8 to 16 % with joints in another order. Left for right is not told apart.
 _MAX_ERROR_2D = 0.1
 
 log = logging.getLogger("cliff_ms")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image
 
 from cliff_ms.io.errors import InputError
 from cliff_ms.io.files import atomic_path, require_file
@@ -25,7 +25,6 @@ _SIGNATURES = (
 )  # fmt: skip
 _JPEG_END, _MORE = b"\xff\xd9", b"\x55\xaa" * 256
 _MAX_PIXELS = 1 << 30  # what OpenCV decodes
-_ORIENTATION = 0x0112  # EXIF's tag
 
 log = logging.getLogger("cliff_ms")
 _lock = threading.Lock()
@@ -180,7 +179,7 @@ def _is_webp(data: bytes) -> bool:
 def _turned(image: np.ndarray, data: bytes) -> np.ndarray:
     """A WebP image as its EXIF says it is to be shown, which OpenCV does for other kinds."""
     with suppress(OSError, SyntaxError, ValueError), Image.open(io.BytesIO(data)) as opened:
-        orientation = opened.getexif().get(_ORIENTATION, 1)
+        orientation = opened.getexif().get(ExifTags.Base.Orientation, 1)
         if orientation in range(5, 9):  # lies on its side
             image = image.swapaxes(0, 1)
         if orientation in (2, 3, 6, 7):

@@ -80,7 +80,7 @@ def train(
         recorder = None
         if rank == 0:  # the folder only now: after a mistake in the configuration it can still be used
             describe_training(output_dir, config, data.files.left_out if data.files else [])
-            log.info("%s", _plan(mine, data, world_size))
+            log.info("%s", _plan(mine, data, trainer.progress, world_size))
             recorder = Recorder(trainer, data, validator, output_dir, body)
         batches = load_batches(data.batch, mine.data.workers, start=trainer.progress.step * config.train.accumulate)
         try:
@@ -114,14 +114,14 @@ def _same_samples(progress: Progress, trainer: "Trainer", data: TrainingData, ou
     return progress
 
 
-def _plan(config: Config, data: TrainingData, world_size: int) -> str:
+def _plan(config: Config, data: TrainingData, progress: Progress, world_size: int) -> str:
     """Batch, epochs and steps in one line."""
-    size, accumulate, steps = config.data.batch_size, config.train.accumulate, config.train.steps
-    samples = size * accumulate * world_size
-    plan = f"{samples} samples a step: {world_size} worker(s) x {accumulate} batch(es) x {size}; {steps:,} steps"
+    share = f"{world_size} worker(s) x {config.train.accumulate} batch(es) x {config.data.batch_size}"
+    steps = config.train.steps
+    plan = f"{progress.samples} samples a step: {share}; {steps:,} steps"
     if data.files is None:
         return f"{plan} of the endless stream"
-    epoch = data.files.epoch_length / (samples * config.data.from_files / size)
+    epoch = data.files.epoch_length / progress.file_samples
     return f"{plan}, {steps / epoch:.1f} epochs of {epoch:,.1f} steps"
 
 

@@ -7,6 +7,7 @@ import resource
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -170,6 +171,15 @@ def test_sound_is_copied_and_does_not_change_the_length(tmp_path):
         assert ("Audio: aac" in told.stderr) == has_sound and re.search(r"Duration: 00:00:00\.[78]", told.stderr)
         with video.VideoReader(tmp_path / "c.mp4") as reader:
             assert len(list(reader)) == 6
+
+
+@needs_ffmpeg
+def test_a_name_that_is_no_text(tmp_path):
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xd5\xd5.mp4"))
+    write(tmp_path / "a.mp4", fps=8).rename(path)
+    assert video.is_video(path)
+    with video.VideoReader(path) as reader:
+        assert len(list(reader)) == 8
 
 
 @needs_ffmpeg
